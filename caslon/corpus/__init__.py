@@ -1,0 +1,1 @@
+"""From raw files to clean, deduplicated, documented text whose every character can be traced."""

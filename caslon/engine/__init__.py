@@ -1,0 +1,1 @@
+"""Prompts to tokens: paged cache, continuous batching, sampling."""

@@ -1,0 +1,212 @@
+"""Stage folders: one folder a stage, complete when it exists, described by `manifest.json`, addressed by content.
+
+Work goes to `<stage>.partial/`, which is renamed when it is whole. Content files have their SHA-256 in the manifest and
+make up the folder's digest; records (events, reports, timings) lie beside them and do not.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from caslon.errors import StorageError, UserError
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+KEY_FILE = "key.json"
+RECORDS = ("events.jsonl", "report.html", "report.json", KEY_FILE, MANIFEST)
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One output file: its size and SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage did: enough to repeat it, to check it and to know what it came from."""
+
+    stage: str
+    stage_version: int
+    key: str
+    digest: str
+    seed: int
+    settings: dict[str, Any]
+    inputs: dict[str, dict[str, str]]  # kind -> {"folder": relative path, "digest": content digest}
+    sources: dict[str, str]  # outside path -> SHA-256
+    files: dict[str, FileEntry]
+    totals: dict[str, Any]  # figures with their unit in the name
+    versions: dict[str, str]
+    device: str
+    started: str
+    seconds: float
+    command: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the manifest as indented JSON text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """Return the manifest that `to_json` wrote."""
+        data = json.loads(text)
+        data["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
+        return Manifest(**data)
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """A complete stage folder. It is never changed after it was made."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """The digest of the folder's content, whatever its name, time or machine."""
+        return self.manifest.digest
+
+    @staticmethod
+    def open(path: Path) -> "StageFolder":
+        """Open a complete stage folder; `UserError` when there is none at `path`."""
+        file = path / MANIFEST
+        if not file.is_file():
+            raise UserError(f"no finished stage at {path}", fix="run its recipe first: caslon run RECIPE")
+        return StageFolder(path, Manifest.from_json(file.read_text(encoding="utf-8")))
+
+    def verify(self) -> None:
+        """Recompute every digest; `StorageError` names the first file that differs."""
+        for name, entry in self.manifest.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise StorageError("a stored file is missing", where=str(file))
+            if sha256_of_file(file) != entry.sha256:
+                raise StorageError("a stored file was changed after it was written", where=str(file))
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_of(value: object) -> str:
+    """Return the SHA-256 of a JSON value in canonical form as 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_files(folder: Path, records: tuple[str, ...] = RECORDS) -> dict[str, FileEntry]:
+    """Return every content file below `folder` by relative path. Links and records are left out."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not path.is_file() or name in records or _below_link(path, folder):
+            continue
+        entries[name] = FileEntry(path.stat().st_size, sha256_of_file(path))
+    return entries
+
+
+def _below_link(path: Path, folder: Path) -> bool:
+    return any(parent.is_symlink() for parent in path.parents if parent != folder and folder in parent.parents)
+
+
+def content_digest(files: Mapping[str, FileEntry]) -> str:
+    """Return the digest of a set of files: names and bytes, nothing else."""
+    return digest_of({name: entry.sha256 for name, entry in files.items()})
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, whole; `StorageError` when the disk is full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write: {error.strerror}", where=str(path), fix="free some disk space") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def partial_folder(folder: Path, key: str) -> Path:
+    """Return `<folder>.partial`, kept when it was begun with the same key, else begun anew."""
+    partial = folder.with_name(folder.name + PARTIAL)
+    begun_with = None
+    if (partial / KEY_FILE).is_file():
+        begun_with = json.loads((partial / KEY_FILE).read_text(encoding="utf-8"))["key"]
+    if begun_with != key:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_atomic(partial / KEY_FILE, json.dumps({"key": key}))
+    return partial
+
+
+def complete(partial: Path, folder: Path, manifest: Manifest, superseded: Path) -> StageFolder:
+    """Turn a partial folder into the finished one. An older result under that name moves to `superseded/`."""
+    write_atomic(partial / MANIFEST, manifest.to_json())
+    (partial / KEY_FILE).unlink(missing_ok=True)
+    sync_folder(partial)
+    set_aside(folder, superseded)
+    partial.rename(folder)
+    sync_folder(folder.parent)
+    return StageFolder(folder, manifest)
+
+
+def set_aside(folder: Path, superseded: Path) -> None:
+    """Move a finished folder to `superseded/<stage>-<key>`, where a later run with the same key finds it again."""
+    if not folder.exists():
+        return
+    target = superseded / f"{folder.name}-{StageFolder.open(folder).manifest.key[:16]}"
+    superseded.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; `UserError` naming the owner's pid when another one holds it.
+
+    The lock is the operating system's and ends with the process, so a killed run leaves none behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"another run is at work on this folder (process {owner})",
+                where=str(folder),
+                fix="wait for it, or stop it, or give this run another name: --set name=...",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

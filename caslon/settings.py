@@ -1,0 +1,56 @@
+"""Strict settings: every key has a type, a unit in its name and a meaning; an unknown key is an error with a suggestion."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+
+class Settings(BaseModel):
+    """Base of every settings table. A field declared with `side_effect_only()` never enters a cache key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+
+    def output_settings(self) -> dict[str, Any]:
+        """Return the settings that change what a stage writes: the ones that belong in its cache key."""
+        volatile = {name for name, field in type(self).model_fields.items() if is_side_effect_only(field)}
+        return self.model_dump(mode="json", exclude=volatile)
+
+
+def side_effect_only() -> dict[str, Any]:
+    """Mark a field that changes speed or display but no output byte: `Field(2, json_schema_extra=side_effect_only())`."""
+    return {"side_effect_only": True}
+
+
+def is_side_effect_only(field: FieldInfo) -> bool:
+    """Return whether a field is marked as changing no output."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("side_effect_only"))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is spelled most like `word`, if any is close."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def problems(error: ValidationError, settings: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return `(key, message)` for each problem pydantic found, in words a user can act on."""
+    found = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        found.append((key, _message(item["type"], item["msg"], item.get("input"), key, settings)))
+    return found
+
+
+def _message(kind: str, message: str, value: object, key: str, settings: type[BaseModel]) -> str:
+    if kind == "extra_forbidden":
+        guess = nearest(key, settings.model_fields)
+        hint = f"; did you mean '{guess}'?" if guess else f"; known keys: {', '.join(sorted(settings.model_fields))}"
+        return f"unknown key '{key}'{hint}"
+    if kind == "missing":
+        return f"key '{key}' is needed and missing"
+    reason = message.removeprefix("Value error, ")
+    return f"'{key} = {value!r}' is not valid: {reason[:1].lower()}{reason[1:]}"

@@ -1,0 +1,64 @@
+"""What a stage is: a module in this folder that reads finished folders and writes one.
+
+A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings)`
+(outside files it reads), `plan(context)` (what it will do and cost) and `EXTRA` (the optional dependency it needs).
+The module itself imports nothing heavy: `run` does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from caslon.folders import StageFolder
+from caslon.observe.events import EventLog
+from caslon.settings import Settings
+
+KINDS = ("corpus", "tokenizer", "pretrain", "finetune", "evaluate", "quantize", "export", "index", "serve")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One line of `caslon plan`: a value, its unit and where it came from (setting, derived from depth, measured...)."""
+
+    name: str
+    value: Any
+    unit: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What a stage may look at when it plans. Inputs that are not built yet are missing from `inputs`."""
+
+    name: str
+    settings: Any
+    seed: int
+    inputs: Mapping[str, StageFolder]
+    recipe_settings: Mapping[str, Settings]  # all tables of the recipe by stage name
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage gets to do its work. It writes below `folder` only and may be killed and called again at any time."""
+
+    name: str  # as in the recipe: "pretrain", "finetune.sft"
+    settings: Any  # an instance of the stage module's Settings
+    seed: int
+    folder: Path  # the partial folder; holds what an interrupted call left there
+    inputs: Mapping[str, StageFolder]  # by kind of thing: "text", "tokens", "model"
+    events: EventLog
+    run_folder: Path
+
+
+class Stage(Protocol):
+    """A stage module."""
+
+    VERSION: ClassVar[int]
+    READS: ClassVar[Sequence[str]]  # kinds of thing it needs
+    WRITES: ClassVar[str | None]  # kind of thing it makes, None for a stage that only reports
+    Settings: ClassVar[type[Settings]]
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Do the work; return totals (figures with units in their names) for the manifest."""
+        ...
