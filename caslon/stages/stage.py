@@ -1,7 +1,7 @@
 """What a stage is: a module in this folder that reads finished folders and writes one.
 
-A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings)`
-(outside files it reads), `plan(context)` (what it will do and cost) and `EXTRA` (the optional dependency it needs).
+A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings, base)`
+(outside files it reads; relative paths start at `base`), `plan(context)` (what it will do and cost) and `EXTRA` (the optional dependency it needs).
 The module itself imports nothing heavy: `run` does.
 """
 
@@ -15,6 +15,7 @@ from caslon.observe.events import EventLog
 from caslon.settings import Settings
 
 KINDS = ("corpus", "tokenizer", "pretrain", "finetune", "evaluate", "quantize", "export", "index", "serve")
+NAMED_KINDS = ("finetune", "evaluate", "quantize", "export", "index", "serve")  # a recipe may hold several of these
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class PlanContext:
     seed: int
     inputs: Mapping[str, StageFolder]
     recipe_settings: Mapping[str, Settings]  # all tables of the recipe by stage name
+    base: Path  # where relative paths in settings start: the folder the command was given in
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class StageContext:
     folder: Path  # the partial folder; holds what an interrupted call left there
     inputs: Mapping[str, StageFolder]  # by kind of thing: "text", "tokens", "model"
     events: EventLog
-    run_folder: Path
+    base: Path  # where relative paths in settings start: the folder the command was given in
 
 
 class Stage(Protocol):

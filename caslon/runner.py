@@ -1,0 +1,273 @@
+"""Runs a recipe: works out what is done already, does the rest in order, and leaves one folder per stage.
+
+A stage's key is the digest of its kind, version, seed, the settings that change its output, the digests of its inputs and of the
+outside files it reads. A finished folder with the same key is never done again; one with another key is set aside, not deleted.
+"""
+
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from caslon import __version__
+from caslon.errors import UserError
+from caslon.folders import (
+    MANIFEST,
+    PARTIAL,
+    Manifest,
+    StageFolder,
+    complete,
+    content_digest,
+    content_files,
+    digest_of,
+    lock,
+    partial_folder,
+    set_aside,
+    sha256_of_file,
+    write_atomic,
+)
+from caslon.observe.events import EventLog, Finished, Listener, Started
+from caslon.recipe import Recipe, StageTable
+from caslon.stages.stage import PlanContext, PlanRow, StageContext
+
+SUPERSEDED = "superseded"
+RECORDED_VERSIONS = ("torch", "tokenizers", "safetensors", "numpy", "pyarrow")
+MANY_SOURCES = 50  # beyond this a manifest names their common folder, not each file
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """What will happen to one stage. `key` is None while an input is not built, since nobody can know it yet."""
+
+    table: StageTable
+    key: str | None
+    state: str  # "done" | "set aside" (done before under other settings) | "begun" | "to do"
+    rows: tuple[PlanRow, ...]
+
+
+def plan(recipe: Recipe, runs: Path) -> list[PlannedStage]:
+    """Return what `run` would do, stage by stage, with every derived value."""
+    run_folder = runs / recipe.name
+    finished: dict[str, StageFolder] = {}
+    planned = []
+    for table in recipe.stages:
+        inputs = {thing: finished[name] for thing, name in table.inputs.items() if name in finished}
+        key = stage_key(recipe, table, inputs) if len(inputs) == len(table.inputs) else None
+        found = _finished_folder(run_folder, table.name, key)
+        if found:
+            finished[table.name] = found
+        planned.append(PlannedStage(table, key, _state(run_folder, table.name, found), _rows(recipe, table, inputs)))
+    return planned
+
+
+def run(
+    recipe: Recipe,
+    runs: Path,
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    command: str = "",
+    listeners: Sequence[Listener] = (),
+    on_stage: Callable[[StageTable, str], None] = lambda _table, _state: None,
+) -> Path:
+    """Do what is not done yet and return the run folder. Safe to kill and call again at any moment.
+
+    `on_stage` hears each stage with "cached" or "begins". Raises `UserError` when another process holds the run folder.
+    """
+    run_folder = runs / recipe.name
+    with lock(run_folder):
+        _write_plan(recipe, runs, run_folder)
+        finished: dict[str, StageFolder] = {}
+        for table in _selected(recipe, until, only):
+            inputs = _inputs(run_folder, table, finished)
+            key = stage_key(recipe, table, inputs)
+            folder = _finished_folder(run_folder, table.name, key)
+            on_stage(table, "cached" if folder else "begins")
+            if folder is None:
+                folder = _do(recipe, table, inputs, key, run_folder, command, listeners)
+            finished[table.name] = _restore(run_folder, table.name, folder)
+    return run_folder
+
+
+def stage_key(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder]) -> str:
+    """Return the cache key of a stage whose inputs are known."""
+    return digest_of(
+        {
+            "stage": table.kind,
+            "version": table.module.VERSION,
+            "seed": recipe.seed,
+            "settings": table.settings.output_settings(),
+            "inputs": {thing: folder.digest for thing, folder in inputs.items()},
+            "sources": sorted(_source_digests(table).values()),
+        }
+    )
+
+
+def check_extras(recipe: Recipe) -> None:
+    """Raise `UserError` naming the pip command when a stage's optional libraries are not installed."""
+    from importlib.util import find_spec
+
+    for table in recipe.stages:
+        for module, extra in getattr(table.module, "NEEDS", {}).items():
+            if find_spec(module) is None:
+                raise UserError(
+                    f"[{table.name}] needs the library '{module}', which is not installed",
+                    fix=f'pip install "caslon[{extra}]"',
+                )
+
+
+def _selected(recipe: Recipe, until: str | None, only: str | None) -> Sequence[StageTable]:
+    if only is not None:
+        return [recipe.stage(only)]
+    if until is None:
+        return recipe.stages
+    return recipe.stages[: recipe.stages.index(recipe.stage(until)) + 1]
+
+
+def _inputs(run_folder: Path, table: StageTable, finished: Mapping[str, StageFolder]) -> dict[str, StageFolder]:
+    return {thing: finished.get(name) or StageFolder.open(run_folder / name) for thing, name in table.inputs.items()}
+
+
+def _finished_folder(run_folder: Path, name: str, key: str | None) -> StageFolder | None:
+    """Return the finished folder with this key, in its place or set aside."""
+    if key is None:
+        return None
+    for path in (run_folder / name, run_folder / SUPERSEDED / f"{name}-{key[:16]}"):
+        if (path / MANIFEST).is_file() and (folder := StageFolder.open(path)).manifest.key == key:
+            return folder
+    return None
+
+
+def _restore(run_folder: Path, name: str, folder: StageFolder) -> StageFolder:
+    """Bring a folder that was set aside back to its place."""
+    place = run_folder / name
+    if folder.path == place:
+        return folder
+    set_aside(place, run_folder / SUPERSEDED)
+    folder.path.rename(place)
+    return replace(folder, path=place)
+
+
+def _do(
+    recipe: Recipe,
+    table: StageTable,
+    inputs: Mapping[str, StageFolder],
+    key: str,
+    run_folder: Path,
+    command: str,
+    listeners: Sequence[Listener],
+) -> StageFolder:
+    begun, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    partial = partial_folder(run_folder / table.name, key)
+    with EventLog(partial / "events.jsonl", tuple(listeners)) as events:
+        events.emit(Started(table.name))
+        context = StageContext(table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd())
+        totals = table.module.run(context)
+        seconds = round(time.monotonic() - begun, 1)
+        events.emit(Finished(seconds))
+    files = content_files(partial)
+    manifest = Manifest(
+        stage=table.name,
+        stage_version=table.module.VERSION,
+        key=key,
+        digest=content_digest(files),
+        seed=recipe.seed,
+        settings=table.settings.model_dump(mode="json"),
+        inputs={
+            thing: {"folder": f"../{folder.path.name}", "digest": folder.digest} for thing, folder in inputs.items()
+        },
+        sources=_source_digests(table),
+        files=files,
+        totals={**totals, "peak_memory_bytes": _peak_memory_bytes()},
+        versions=_versions(),
+        device=_device(),
+        started=started,
+        seconds=seconds,
+        command=command,
+    )
+    return complete(partial, run_folder / table.name, manifest, run_folder / SUPERSEDED)
+
+
+def _source_digests(table: StageTable) -> dict[str, str]:
+    """Return the outside files a stage reads with their digests; many files become one line for their common folder."""
+    if not hasattr(table.module, "sources"):
+        return {}
+    paths: list[Path] = sorted(table.module.sources(table.settings, Path.cwd()))
+    if len(paths) <= MANY_SOURCES:
+        return {str(path): sha256_of_file(path) for path in paths}
+    parents = [set(path.parents) for path in paths]
+    common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
+    digest = digest_of([(path.relative_to(common).as_posix(), sha256_of_file(path)) for path in paths])
+    return {f"{common} ({len(paths):,} files)": digest}
+
+
+def _rows(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder]) -> tuple[PlanRow, ...]:
+    if not hasattr(table.module, "plan"):
+        return ()
+    settings = {other.name: other.settings for other in recipe.stages}
+    return tuple(table.module.plan(PlanContext(table.name, table.settings, recipe.seed, inputs, settings, Path.cwd())))
+
+
+def _state(run_folder: Path, name: str, found: StageFolder | None) -> str:
+    if found:
+        return "done" if found.path == run_folder / name else "set aside"
+    return "begun" if (run_folder / (name + PARTIAL)).is_dir() else "to do"
+
+
+def _write_plan(recipe: Recipe, runs: Path, run_folder: Path) -> None:
+    """Keep the recipe and the plan beside the results. A plan made before work started is not overwritten by a later one."""
+    shutil.copyfile(recipe.path, run_folder / "recipe.toml")
+    write_atomic(run_folder / "resolved.json", json.dumps(_resolved(recipe), indent=2, ensure_ascii=False) + "\n")
+    planned = plan(recipe, runs)
+    path = run_folder / "plan.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    kept = {(row["stage"], row["name"]): row for row in earlier}
+    rows = []
+    for stage in planned:
+        for row in stage.rows:
+            new = {"stage": stage.table.name, **row.__dict__}
+            done = stage.state == "done"
+            rows.append(kept.get((stage.table.name, row.name), new) if done else new)
+    write_atomic(path, json.dumps(rows, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "stages": {
+            table.name: {"settings": table.settings.model_dump(mode="json"), "inputs": dict(table.inputs)}
+            for table in recipe.stages
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"caslon": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in RECORDED_VERSIONS:
+        versions[name] = metadata.version(name)
+    return versions
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")  # a stage that does not compute with it should not pay for its import
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    threads = f", {torch.get_num_threads()} threads" if torch is not None else ""
+    return f"CPU {platform.machine()}{threads}"
+
+
+def _peak_memory_bytes() -> int:
+    """Return the largest resident size of this process and its children so far (Linux counts in KiB, macOS in bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) * unit
