@@ -1,0 +1,141 @@
+"""The two optimisers behind one small interface: AdamW for all parameters, or Muon for the hidden matrices and AdamW for the rest.
+
+Muon (https://kellerjordan.github.io/posts/muon) orthogonalises the momentum of every hidden weight matrix; its update is scaled
+to the size AdamW's would have (arXiv:2502.16982), so one learning rate serves both. Unusual: matrices of one shape are kept
+stacked, so that Newton-Schulz runs as a few batched products instead of hundreds of small ones.
+
+Legend: `K` matrices of one shape, `M` rows, `N` columns.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+OptimizerName = Literal["adamw", "muon"]
+BETAS = (0.9, 0.95)  # arXiv:2005.14165, appendix B
+EPSILON = 1e-8
+MOMENTUM = 0.95
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # steep at 0: five steps bring every singular value near 1
+MATCH_ADAMW_RMS = 0.2  # AdamW's updates have an RMS of 0.2 to 0.4; arXiv:2502.16982, section 2.2
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Parameters by the way they are updated, each by name."""
+
+    matrices: dict[str, nn.Parameter]  # Muon
+    decayed: dict[str, nn.Parameter]  # AdamW with weight decay
+    free: dict[str, nn.Parameter]  # AdamW without
+
+
+def groups(named: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerName) -> Groups:
+    """Sort parameters: 1-D tensors are never decayed; Muon takes 2-D tensors that are neither embedding nor head."""
+    found = Groups({}, {}, {})
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim < 2:
+            found.free[name] = parameter
+        elif optimizer == "muon" and parameter.ndim == 2 and not _is_table(name):
+            found.matrices[name] = parameter
+        else:
+            found.decayed[name] = parameter
+    return found
+
+
+def _is_table(name: str) -> bool:
+    """Return whether a parameter is an embedding or the head: its rows are looked up or scored one by one."""
+    return any(part in ("embed_tokens", "embed_positions", "wte", "wpe", "lm_head") for part in name.split("."))
+
+
+def orthogonalised(matrices: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
+    """Return `[K, M, N]` matrices with the same singular vectors and singular values near 1."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrices.mT if matrices.size(-2) > matrices.size(-1) else matrices
+    x = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if matrices.size(-2) > matrices.size(-1) else x
+
+
+class _Stack:
+    """All hidden matrices of one shape with their momentum `[K, M, N]`."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.names = list(parameters)
+        self.parameters = list(parameters.values())
+        first = self.parameters[0]
+        self.momentum = torch.zeros((len(self.parameters), *first.shape), dtype=first.dtype, device=first.device)
+        self.scale = MATCH_ADAMW_RMS * max(first.shape) ** 0.5
+
+    def step(self, rate: float, weight_decay: float) -> None:
+        gradients = torch.stack([_gradient(parameter) for parameter in self.parameters])
+        self.momentum.lerp_(gradients, 1.0 - MOMENTUM)
+        update = orthogonalised(gradients.lerp_(self.momentum, MOMENTUM))  # Nesterov: look one step ahead
+        torch._foreach_mul_(self.parameters, 1.0 - rate * weight_decay)
+        torch._foreach_add_(self.parameters, list(update.unbind()), alpha=-rate * self.scale)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+class Optimizer:
+    """Updates a model's parameters from their gradients. Its state has names, so that it fits in a safetensors file."""
+
+    def __init__(self, model: nn.Module, name: OptimizerName, *, weight_decay: float) -> None:
+        self.weight_decay = weight_decay
+        self._groups = groups(model.named_parameters(), name)
+        shapes: dict[torch.Size, dict[str, nn.Parameter]] = {}
+        for key, matrix in self._groups.matrices.items():
+            shapes.setdefault(matrix.shape, {})[key] = matrix
+        self._stacks = [_Stack(members) for members in shapes.values()]
+        self._adamw = self._new_adamw()
+
+    def _new_adamw(self) -> torch.optim.AdamW:
+        decayed = {"params": list(self._groups.decayed.values()), "weight_decay": self.weight_decay}
+        free = {"params": list(self._groups.free.values()), "weight_decay": 0.0}
+        parameters = [group for group in (decayed, free) if group["params"]]
+        return torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update every parameter once at the given learning rate."""
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        for stack in self._stacks:
+            stack.step(rate, self.weight_decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state by name: `adamw.<parameter>.exp_avg`, `muon.<parameter>.momentum`."""
+        tensors = {}
+        for name, parameter in self._adamw_parameters().items():
+            for part, value in self._adamw.state.get(parameter, {}).items():
+                tensors[f"adamw.{name}.{part}"] = value
+        for stack in self._stacks:
+            for name, momentum in zip(stack.names, stack.momentum, strict=True):
+                tensors[f"muon.{name}.momentum"] = momentum.clone()
+        return tensors
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state that `state()` returned for a model of the same shapes."""
+        self._adamw = self._new_adamw()
+        for name, parameter in self._adamw_parameters().items():
+            prefix = f"adamw.{name}."
+            parts = {key.removeprefix(prefix): state[key].clone() for key in state if key.startswith(prefix)}
+            if parts:
+                self._adamw.state[parameter] = parts
+        for stack in self._stacks:
+            for index, name in enumerate(stack.names):
+                stack.momentum[index] = state[f"muon.{name}.momentum"]
+
+    def _adamw_parameters(self) -> dict[str, nn.Parameter]:
+        return {**self._groups.decayed, **self._groups.free}
