@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from caslon.errors import StorageError, UserError
 
@@ -22,6 +23,7 @@ PARTIAL = ".partial"
 KEY_FILE = "key.json"
 RECORDS = ("events.jsonl", "report.html", "report.json", KEY_FILE, MANIFEST)
 CHUNK_BYTES = 1 << 20
+LOCK_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -196,17 +198,25 @@ def lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.seek(0)
-            owner = file.read().strip() or "unknown"
             raise UserError(
-                f"another run is at work on this folder (process {owner})",
+                f"another run is at work on this folder (process {file.read().strip() or 'unknown'})",
                 where=str(folder),
                 fix="wait for it, or stop it, or give this run another name: --set name=...",
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)  # a listing of runs holds the lock for a moment only
+        else:
+            return True
+    return False

@@ -301,7 +301,7 @@ def _linked(source: _Source, checked: Sequence[tuple[str, str, Settings, dict[st
 
 
 def _writer(source: _Source, earlier: Sequence[StageTable], name: str, thing: str, wanted: str | None) -> str:
-    writers = [table.name for table in earlier if table.module.WRITES == thing]
+    writers = [table.name for table in earlier if thing == table.module.WRITES]
     place = source.place(*name.split("."), *([thing] if wanted else []))
     if wanted is not None and wanted not in writers:
         raise UserError(
@@ -310,7 +310,7 @@ def _writer(source: _Source, earlier: Sequence[StageTable], name: str, thing: st
             fix=f"stages that do: {', '.join(writers) or 'none'}",
         )
     if not writers:
-        makers = [kind for kind in available_kinds() if stage_module(kind).WRITES == thing]
+        makers = [kind for kind in available_kinds() if thing == stage_module(kind).WRITES]
         raise UserError(
             f"[{name}] needs {thing}, and no earlier stage writes it", where=place, fix=f"add [{makers[0]}]"
         )

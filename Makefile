@@ -1,0 +1,44 @@
+# quickstart and test are all a newcomer needs; each works with nothing but Python 3.11 and make, and offline once installed.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test test-all check bench docs clean
+
+quickstart: $(VENV)/installed  ## train, serve and report on the first model (about six minutes)
+	$(BIN)/caslon run recipes/quickstart.toml
+
+test: $(VENV)/installed-dev  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/installed-dev  ## every test, the slow ones too
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev  ## format, lint, types, import directions, documentation that must agree with the tree
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/generate.py --check
+
+bench: $(VENV)/installed-dev  ## every published number of speed, peers in the same run
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/installed-dev  ## the documentation as a website in site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --quiet --strict
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[all]"
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[dev]"
+	touch $@ $(VENV)/installed
+
+clean:  ## remove everything that the other targets made, runs excepted
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,90 @@
+"""What runs there are, how far they are, and what of them can be deleted."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from caslon.errors import UserError
+from caslon.folders import MANIFEST, PARTIAL, StageFolder, lock
+from caslon.observe.console import size
+
+SHOWN_TOTALS = 4
+SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run: `status` is `finished`, `unfinished` (a stage was begun) or `at work`."""
+
+    name: str
+    status: str
+    stages: tuple[str, ...]
+    bytes: int
+    val_bpb: float | None
+    changed: str
+
+
+def run_rows(runs: Path) -> list[RunRow]:
+    """Return all runs below a folder, newest first."""
+    folders = [path for path in runs.glob("*") if (path / "recipe.toml").is_file()]
+    return [_row(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def key_figures(totals: dict[str, Any]) -> str:
+    """Return a stage's first totals as one line: `1,204 documents, 11.2 MB text`."""
+    parts = []
+    for name, value in totals.items():
+        if name == "peak_memory_bytes" or isinstance(value, dict | list | str) or value is None:
+            continue
+        parts.append(_figure(name, value))
+    return ", ".join(parts[:SHOWN_TOTALS])
+
+
+def collect_garbage(runs: Path, *, delete: bool) -> list[tuple[Path, int]]:
+    """Return (and delete, when asked) set-aside results and unfinished stages of runs no process is at work on."""
+    found = []
+    for folder in sorted(path for path in runs.glob("*") if path.is_dir()):
+        try:
+            with lock(folder):
+                for path in [*folder.glob(f"{SUPERSEDED}/*"), *folder.glob(f"*{PARTIAL}")]:
+                    found.append((path, _bytes(path)))
+                    if delete:
+                        shutil.rmtree(path)
+        except UserError:  # a run is at work here: its unfinished stage is not garbage
+            continue
+    return found
+
+
+def _row(folder: Path) -> RunRow:
+    stages = [StageFolder.open(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+    stages = sorted((s for s in stages if not s.path.name.endswith(PARTIAL)), key=lambda stage: stage.manifest.started)
+    values = [s.manifest.totals["val_bpb"] for s in stages if "val_bpb" in s.manifest.totals]
+    return RunRow(
+        name=folder.name,
+        status=_status(folder),
+        stages=tuple(stage.path.name for stage in stages),
+        bytes=_bytes(folder),
+        val_bpb=values[-1] if values else None,
+        changed=datetime.fromtimestamp(folder.stat().st_mtime).isoformat(sep=" ", timespec="minutes"),
+    )
+
+
+def _status(folder: Path) -> str:
+    try:
+        with lock(folder):
+            return "unfinished" if any(folder.glob(f"*{PARTIAL}")) else "finished"
+    except UserError:
+        return "at work"
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _figure(name: str, value: float) -> str:
+    words = name.replace("_", " ")
+    if name.endswith("_bytes"):
+        return f"{size(value)} {words.removesuffix(' bytes')}"
+    return f"{value:,} {words}" if isinstance(value, int) else f"{value:.4g} {words}"
