@@ -1,0 +1,86 @@
+"""Who looks at whom: the ways in which the decoder's attention may be computed.
+
+A decoder hands rotated queries, keys and values to an `Attend` and gets back the mixed values; what is masked, cached or
+recorded is the callable's affair. Scores are divided by the square root of the head size ("Attention Is All You Need",
+arXiv:1706.03762). Shapes: `B` sequences, `T` tokens, `H` query heads, `K` key heads (`H` is a multiple of `K`), `C` head size.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""`(layer, queries [B, H, T, C], keys [B, K, T, C], values [B, K, T, C]) -> [B, H, T, C]`."""
+
+
+def causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return plain causal attention: every token sees itself and all before it in its row."""
+    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=_is_grouped(queries, keys))
+
+
+def document_mask(document_ids: Tensor) -> Tensor:
+    """Return `[B, 1, T, T]`, true where a token (row) may look at another (column): same document, not later."""
+    length = document_ids.shape[1]
+    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
+    return same & torch.ones(length, length, dtype=torch.bool, device=document_ids.device).tril()
+
+
+def document_attention(document_ids: Tensor) -> Attend:
+    """Return causal attention that never crosses a document; `document_ids` is `[B, T]`, equal within a document."""
+    return masked(document_mask(document_ids))
+
+
+def masked(mask: Tensor) -> Attend:
+    """Return attention under a boolean mask that broadcasts to `[B, H, T, S]`; true means that it may be looked at."""
+    # Added once per batch, not once per layer: the kernels add a float mask to the scores.
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        grouped = _is_grouped(queries, keys)
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=bias.to(queries.dtype), enable_gqa=grouped
+        )
+
+    return attend
+
+
+def attention_weights(
+    queries: Tensor, keys: Tensor, mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """Return the shares `[B, H, T, S]` with which each token mixes the others, written out step by step."""
+    keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+    scores = queries @ keys.transpose(-2, -1) * (queries.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(queries.dtype)
+
+
+def reference_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """Return attention `[B, H, T, C]` from its definition: slow, and what the fast kernels are tested against."""
+    values = values.repeat_interleave(queries.shape[1] // values.shape[1], dim=1)
+    return attention_weights(queries, keys, mask, scale=scale) @ values
+
+
+def _is_grouped(queries: Tensor, keys: Tensor) -> bool:
+    return queries.shape[1] != keys.shape[1]
+
+
+class AttentionMaps:
+    """An `Attend` that keeps every map: `maps[layer]` is `[B, H, T, T]`, whatever kernel is used elsewhere."""
+
+    def __init__(self, document_ids: Tensor | None = None) -> None:
+        self.maps: dict[int, Tensor] = {}
+        self._mask = None if document_ids is None else document_mask(document_ids)
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return the attention of one layer and keep its map."""
+        mask = self._mask
+        if mask is None:
+            length = queries.shape[2]
+            mask = torch.ones(length, length, dtype=torch.bool, device=queries.device).tril()
+        self.maps[layer] = attention_weights(queries, keys, mask)
+        return self.maps[layer] @ values.repeat_interleave(queries.shape[1] // values.shape[1], dim=1)

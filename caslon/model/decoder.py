@@ -1,0 +1,231 @@
+"""The decoder: token ids to hidden states to logits, for the GPT-2, Llama and Qwen3 families in one file.
+
+Parameters are named as Hugging Face stores Llama and Qwen3; GPT-2's other names and layouts are translated at the border, in
+`weights.py`. Attention is a callable that is passed in, so training, the engine's paged cache and the tests share this file.
+Sources: GPT-2 (Radford et al. 2019), Llama (arXiv:2302.13971), Qwen3 (arXiv:2505.09388), RMSNorm (arXiv:1910.07467),
+RoPE (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped queries (arXiv:2305.13245).
+
+Shapes: `B` sequences, `T` tokens, `D` width, `H` query heads, `K` key heads, `C` head size, `V` vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from caslon.errors import UserError
+from caslon.model.attention import Attend, causal
+from caslon.model.config import DecoderConfig
+
+INITIAL_STD = 0.02  # GPT-2
+Rotation = tuple[Tensor, Tensor]  # cosines and sines, each [B or 1, T, 1, C/2]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Linear(nn.Linear):
+    """A linear layer without its own initialisation: weights come from `Decoder.initialise` or from a file."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights unset, and the global random generator untouched."""
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors without its own initialisation."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights unset, and the global random generator untouched."""
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square, computed in float32, times one weight per channel."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised tensor, in the dtype it came in."""
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def _norm(config: DecoderConfig) -> nn.Module:
+    if config.family == "gpt2":
+        return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=bool(config.bias))
+    return RMSNorm(config.hidden_size, config.norm_eps)
+
+
+def rotation(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
+    """Return the cosines and sines for positions `[B, T]`. Angles are float32 whatever the model computes in."""
+    steps = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    inverse_frequencies = 1.0 / (theta ** (steps / head_dim))  # [C/2]
+    angles = positions[..., None, None].float() * inverse_frequencies  # [B, T, 1, C/2]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, turn: Rotation) -> Tensor:
+    """Return `[B, T, H, C]` with each pair (channel i, channel i + C/2) turned by its position's angle."""
+    cos, sin = turn
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Projections around an `Attend`: grouped queries, per-head norms in Qwen3, rotation where the family has it."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        width, bias = config.hidden_size, bool(config.bias)
+        self.q_proj = Linear(width, self.heads * self.head_dim, bias=bias)
+        self.k_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = Linear(self.heads * self.head_dim, width, bias=bias)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.has_qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.has_qk_norm else None
+
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend, layer: int) -> Tensor:
+        """Return the attention branch `[B, T, D]` of a layer."""
+        batch, length, _ = x.shape
+        queries = self.q_proj(x).view(batch, length, self.heads, self.head_dim)
+        keys = self.k_proj(x).view(batch, length, self.kv_heads, self.head_dim)
+        values = self.v_proj(x).view(batch, length, self.kv_heads, self.head_dim)
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        if turn is not None:
+            queries, keys = rotate(queries, turn), rotate(keys, turn)
+        mixed = attend(layer, queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))  # [B, H, T, C]
+        return cast(Tensor, self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1)))
+
+
+class FeedForward(nn.Module):
+    """The per-token network: SwiGLU in the gated families, up-activation-down in GPT-2."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        width, inner, bias = config.hidden_size, config.intermediate_size, not config.is_gated
+        self.gate_proj = Linear(width, inner, bias=False) if config.is_gated else None
+        self.up_proj = Linear(width, inner, bias=bias)
+        self.down_proj = Linear(inner, width, bias=bias)
+        self.activation = _ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the feed-forward branch `[B, T, D]` of a layer."""
+        up = self.up_proj(x)
+        inner = self.activation(up) if self.gate_proj is None else self.activation(self.gate_proj(x)) * up
+        return cast(Tensor, self.down_proj(inner))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm layer: each branch reads the normalised stream and is added to the stream itself."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.input_layernorm = _norm(config)
+        self.self_attn = SelfAttention(config)
+        self.post_attention_layernorm = _norm(config)
+        self.mlp = FeedForward(config)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend, layer: int) -> Tensor:
+        """Return the stream `[B, T, D]` after this layer."""
+        x = x + self._drop(self.self_attn(self.input_layernorm(x), turn, attend, layer))
+        return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
+
+
+class DecoderStack(nn.Module):
+    """Embeddings, layers and the final norm: everything below the output head."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        learned = None if config.is_rotary else Embedding(config.max_position_embeddings, config.hidden_size)
+        self.embed_positions = learned
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = _norm(config)
+
+
+class Decoder(nn.Module):
+    """A causal language model. Weights are unset until `initialise` or a load; the head is the embedding when tied.
+
+    `checkpoint_every = n` recomputes every n-th layer's activations in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = DecoderStack(config)
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.checkpoint_every = 0
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
+        """Return the hidden states `[B, T, D]` after the final norm, for ids `[B, T]`.
+
+        `positions` `[B, T]` count from 0 in each row when not given; `attend` is plain causal attention then.
+        """
+        config, stack = self.config, self.model
+        if positions is None:
+            positions = self._counted_positions(ids)
+        x = stack.embed_tokens(ids)  # [B, T, D]
+        if stack.embed_positions is not None:
+            x = x + stack.embed_positions(positions)
+        if self.training and config.dropout:
+            x = F.dropout(x, config.dropout)
+        turn = rotation(positions, config.head_dim, config.rope_theta, x.dtype) if config.is_rotary else None
+        for number, layer in enumerate(stack.layers):
+            if self.training and self.checkpoint_every and number % self.checkpoint_every == 0:
+                x = checkpoint(layer, x, turn, attend or causal, number, use_reentrant=False)
+            else:
+                x = layer(x, turn, attend or causal, number)
+        return cast(Tensor, stack.norm(x))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the scores `[..., V]` of the next token for hidden states `[..., D]`."""
+        head = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return F.linear(hidden, head.weight)
+
+    def _counted_positions(self, ids: Tensor) -> Tensor:
+        length, limit = ids.shape[1], self.config.max_position_embeddings
+        if length > limit:
+            raise UserError(
+                f"{length} tokens in a row are more than the model's {limit} positions",
+                fix=f"use at most {limit} tokens, or a model with a longer context",
+            )
+        return torch.arange(length, device=ids.device)[None]  # [1, T]
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Set every weight from `seed` alone: normal with deviation 0.02, smaller where a branch joins the stream.
+
+        The projections that write to the stream are scaled by 1/sqrt(2 x layers), so that its size does not grow with
+        depth (GPT-2); norms are 1, biases 0. The global random generator is neither read nor advanced.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        branch_std = INITIAL_STD / (2 * self.config.num_hidden_layers) ** 0.5
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                std = branch_std if name.endswith(("o_proj.weight", "down_proj.weight")) else INITIAL_STD
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+    @property
+    def device(self) -> torch.device:
+        """The device the weights lie on."""
+        return self.model.embed_tokens.weight.device
