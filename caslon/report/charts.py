@@ -62,13 +62,23 @@ def _thinned(x: list[Any], y: list[Any], kind: str) -> tuple[list[Any], list[Any
 
 def _histogram_trace(chart: Chart, series: Series) -> dict[str, Any]:
     edges, counts = histogram([value for value in series.y if value is not None], chart.bins, log=chart.x_log)
-    middles = [(low * high) ** 0.5 if chart.x_log else (low + high) / 2 for low, high in pairwise(edges)]
+    # A log histogram is drawn over exponents on a linear axis, where bars of equal width are what they should be.
+    places = [math.log10(edge) for edge in edges] if chart.x_log else edges
+    middles = [(low + high) / 2 for low, high in pairwise(places)]
     spans = [f"{readable(low)} to {readable(high)}" for low, high in pairwise(edges)]
     unit = f" {_plain(series.unit)}" if series.unit else ""
     trace = {"type": "bar", "name": _plain(series.name), "x": middles, "y": counts, "text": spans}
     style = {"textposition": "none", "opacity": 1 if len(chart.series) == 1 else 0.6, "marker": {"line": {"width": 0}}}
     hover = f"%{{text}}{unit}: <b>%{{y:,}}</b><extra>%{{fullData.name}}</extra>"
     return trace | style | {"hovertemplate": hover}
+
+
+def _decade_ticks(chart: Chart) -> dict[str, Any]:
+    values = [value for series in chart.series for value in series.y if value is not None and value > 0]
+    if not values:
+        return {}
+    exponents = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    return {"tickvals": list(exponents), "ticktext": [readable(10**e if e >= 0 else 10.0**e) for e in exponents]}
 
 
 def histogram(values: Sequence[float | int], bins: int, *, log: bool = False) -> tuple[list[float], list[int]]:
@@ -97,7 +107,9 @@ def _layout(chart: Chart) -> dict[str, Any]:
     counted = chart.kind in ("bar", "histogram")
     x_axis: dict[str, Any] = {"title": {"text": _plain(x_label)}, "automargin": True}
     y_axis: dict[str, Any] = {"title": {"text": _plain(y_label)}, "automargin": True}
-    if chart.x_log:
+    if chart.x_log and chart.kind == "histogram":
+        x_axis |= _decade_ticks(chart)
+    elif chart.x_log:
         x_axis["type"] = "log"
     if chart.y_log:
         (x_axis if chart.horizontal else y_axis)["type"] = "log"

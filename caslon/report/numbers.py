@@ -25,7 +25,7 @@ def _readable_float(value: float) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     size = abs(value)
-    if size >= 1000:
+    if size >= 999.95:  # four digits would round it to a thousand
         return f"{value:,.0f}"
     if size and size < 1e-3:
         return f"{value:.{SIGNIFICANT_DIGITS - 1}e}"
