@@ -1,0 +1,143 @@
+"""Plain text: turns lines into paragraphs, verse groups, lists and tables.
+
+Hard-wrapped prose is joined to whole paragraphs; a line break is taken for a wrap when the next word would not have fitted
+on the line. Verse, lists and tables break where they mean to and keep their lines. A form feed is a page break, which ends
+a line and nothing more. Project Gutenberg's wrapping is cut off (`gutenberg.py`).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from caslon.corpus.document import Block, Reject, Removal
+from caslon.corpus.read.gutenberg import body_range, header_fields, is_credit
+from caslon.corpus.read.reading import Extracted, ReadSettings, Source
+
+LINE = re.compile(r"([^\n\r\f]*)(\r\n|\n|\r|\f|$)")
+LIST_ITEM = re.compile(r"\s*(?:[-*•—]\s|\(?\d{1,3}[.)]\s|\(?[a-zA-Z][.)]\s)")
+COLUMNS = re.compile(r"\S(?: {3,}|\t)\S")
+WORD_END = re.compile(r"(\w+)-$")
+WORD_START = re.compile(r"[a-z]\w*")
+WORDS = re.compile(r"\w+(?:-\w+)*")
+MIN_WRAP_WIDTH = 35  # narrower columns are verse or lists
+MAX_WRAP_WIDTH = 150  # longer lines are paragraphs of their own
+SLACK = 8  # editors wrapped by hand, up to this many characters short of the widest line
+CREDIT_PARAGRAPHS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end, and its range in the text."""
+
+    text: str
+    start: int
+    end: int
+
+
+def read_text(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
+    """Yield the one document of a plain text."""
+    start, end = body_range(source.text)
+    removals = [_boiler_plate(source.text, 0, start), _boiler_plate(source.text, end, len(source.text))]
+    paragraphs = list(paragraphs_of(source.text, start, end))
+    if start > 0:
+        kept = _without_credits(paragraphs)
+        removals += [_boiler_plate(source.text, p[0].start, p[-1].end) for p in paragraphs if p not in kept]
+        paragraphs = kept
+    fields = header_fields(source.text, start)
+    metadata = {"author": fields["author"]} if "author" in fields else {}
+    yield Extracted(
+        blocks=tuple(blocks_of(paragraphs)),
+        title=fields.get("title", ""),
+        metadata=metadata,
+        removals=tuple(removal for removal in removals if removal.text.strip()),
+    )
+
+
+def _boiler_plate(text: str, start: int, end: int) -> Removal:
+    return Removal("boilerplate_line", text[start:end], start, end)
+
+
+def _without_credits(paragraphs: list[list[Line]]) -> list[list[Line]]:
+    head = [p for p in paragraphs[:CREDIT_PARAGRAPHS] if not is_credit(" ".join(line.text.strip() for line in p))]
+    return head + paragraphs[CREDIT_PARAGRAPHS:]
+
+
+def paragraphs_of(text: str, start: int, end: int) -> Iterator[list[Line]]:
+    """Yield the groups of lines between blank lines."""
+    lines: list[Line] = []
+    for match in LINE.finditer(text, start, end):
+        if match[1].strip("\ufeff \t\x0b\x00"):
+            lines.append(Line(match[1].rstrip(), match.start(1), match.end(1)))
+        elif lines and match[2] != "\f":
+            yield lines
+            lines = []
+    if lines:
+        yield lines
+
+
+def blocks_of(paragraphs: Iterable[list[Line]]) -> Iterator[Block]:
+    """Yield a block for each paragraph, its lines joined where they were only wrapped."""
+    groups = list(paragraphs)
+    width = wrap_width(groups)
+    words: Counter[str] | None = None
+    for lines in groups:
+        if len(lines) > 1 and max(len(line.text) for line in lines) > MAX_WRAP_WIDTH:
+            yield from (Block(line.text.strip(), line.start, line.end) for line in lines)
+            continue
+        if len(lines) > 1 and is_wrapped(lines, width):
+            if words is None and any(WORD_END.search(line.text) for line in lines[:-1]):
+                words = _words(groups)
+            text = joined([line.text.strip() for line in lines], words or Counter())
+        else:
+            text = "\n".join(line.text.strip() for line in lines)
+        yield Block(text, lines[0].start, lines[-1].end)
+
+
+def wrap_width(groups: Iterable[list[Line]]) -> int:
+    """Return the column at which a document wraps: nineteen of twenty lines inside paragraphs are no longer."""
+    lengths = sorted(len(line.text) for lines in groups for line in lines[:-1])
+    if not lengths:
+        return 0
+    return lengths[int(0.95 * (len(lengths) - 1))]
+
+
+def is_wrapped(lines: list[Line], width: int) -> bool:
+    """Return whether the breaks between the lines stand only where a line was full."""
+    texts = [line.text.strip() for line in lines]
+    if not MIN_WRAP_WIDTH <= width <= MAX_WRAP_WIDTH:
+        return False
+    if _share(texts, lambda text: COLUMNS.search(text) is not None) > 0.3:
+        return False
+    if _share(texts, lambda text: LIST_ITEM.match(text) is not None) > 0.5:
+        return False
+    if len(texts) > 3 and _share(texts, lambda text: text.lstrip("\"'“‘(")[:1].isupper()) > 0.8:
+        return False  # verse begins each line with a capital
+    indent = max(len(line.text) - len(line.text.lstrip()) for line in lines[1:])
+    full = sum(
+        len(before) + 1 + len(after.split(None, 1)[0]) + indent > width - SLACK for before, after in pairwise(texts)
+    )
+    return full >= 0.7 * (len(texts) - 1)
+
+
+def _share(texts: list[str], test: Callable[[str], bool]) -> float:
+    return sum(map(test, texts)) / len(texts)
+
+
+def _words(groups: Iterable[list[Line]]) -> Counter[str]:
+    return Counter(word.lower() for lines in groups for line in lines for word in WORDS.findall(line.text))
+
+
+def joined(lines: list[str], words: Counter[str]) -> str:
+    """Return the lines as one. A hyphen at a line's end goes only when the document knows the word without it."""
+    text = lines[0]
+    for line in lines[1:]:
+        left, right = WORD_END.search(text), WORD_START.match(line)
+        if left is None or right is None:
+            text += ("" if text.endswith(("—", "--")) and text[-3:-2] != " " else " ") + line
+        elif words[(left[1] + right[0]).lower()] and not words[f"{left[1]}-{right[0]}".lower()]:
+            text = text[:-1] + line
+        else:
+            text += line
+    return text
