@@ -1,0 +1,290 @@
+"""What goes into the engine and what comes out: sampling parameters, a request's life, streamed pieces, completions.
+
+Free of torch, so that a server or a command line can check a request before any model is loaded.
+Field names are OpenAI's and Hugging Face's where they have one.
+"""
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from caslon.errors import CaslonError, UserError
+
+Bounds = tuple[float, float]
+
+RANGES: Mapping[str, tuple[Bounds, str]] = {
+    "max_tokens": ((1, math.inf), "at least 1"),
+    "min_tokens": ((0, math.inf), "at least 0"),
+    "temperature": ((0, 2), "0 (greedy) to 2"),
+    "top_k": ((-1, math.inf), "at least 0; 0 or -1 means off"),
+    "top_p": ((math.ulp(0.0), 1), "above 0, at most 1"),
+    "min_p": ((0, 1), "0 to 1"),
+    "repetition_penalty": ((math.ulp(0.0), 10), "above 0, at most 10"),
+    "presence_penalty": ((-2, 2), "-2 to 2"),
+    "frequency_penalty": ((-2, 2), "-2 to 2"),
+    "seed": ((-(2**63), 2**64 - 1), "a 64-bit integer"),
+    "logprobs": ((0, 20), "0 to 20"),
+    "prompt_logprobs": ((0, 20), "0 to 20"),
+}
+WHOLE_NUMBERS = frozenset({"max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs"})
+MAY_BE_UNSET = frozenset({"seed", "logprobs", "prompt_logprobs"})
+
+
+class RequestError(UserError):
+    """A request that cannot be served as it is; `code` is the word an API answer carries."""
+
+    code = "invalid_request"
+
+
+class InvalidParameter(RequestError):
+    """A sampling parameter outside its range; `field` names it."""
+
+    code = "invalid_parameter"
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} = {value!r} is not valid", where=field, fix=f"{field} must be {allowed}")
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuilt, (type(self), self.what, self.where, self.fix, self.__dict__)
+
+
+class ContextLengthExceeded(RequestError):
+    """Prompt and answer together are longer than the model's context. Nothing is ever cut to fit."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}: "
+            f"together {prompt_tokens + max_tokens}, but the model's context is {limit} tokens",
+            fix="shorten the prompt or lower max_tokens",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.prompt_tokens, self.max_tokens, self.limit)
+
+
+class CacheTooSmall(RequestError):
+    """The request needs more key-value blocks than the whole pool has, so it could never run."""
+
+    code = "kv_cache_too_small"
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, pool_tokens: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, "
+            f"but the key-value cache holds {pool_tokens} tokens in all",
+            fix="raise kv_memory_gib, shorten the prompt or lower max_tokens",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.pool_tokens = pool_tokens
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.prompt_tokens, self.max_tokens, self.pool_tokens)
+
+
+class EngineClosed(CaslonError):
+    """The engine was closed and takes no more requests."""
+
+
+def _rebuilt(
+    kind: type[InvalidParameter], what: str, where: str | None, fix: str | None, state: dict[str, Any]
+) -> RequestError:
+    error = kind.__new__(kind)
+    UserError.__init__(error, what, where=where, fix=fix)
+    error.__dict__.update(state)
+    return error
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose tokens and when to stop. Every field is checked; a bad value raises `InvalidParameter`.
+
+    `max_tokens` counts new tokens only. `temperature` 0 is greedy. `logprobs` asks for that many alternatives
+    beside the chosen token, from the model's raw output before any of the changes below.
+    """
+
+    max_tokens: int = 16
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        for name, (bounds, allowed) in RANGES.items():
+            self._check_number(name, bounds, allowed)
+        if self.min_tokens > self.max_tokens:
+            raise InvalidParameter("min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})")
+        self._check_stops()
+        self._check_logit_bias()
+
+    def _check_number(self, name: str, bounds: Bounds, allowed: str) -> None:
+        value = getattr(self, name)
+        if value is None and name in MAY_BE_UNSET:
+            return
+        kinds = (int,) if name in WHOLE_NUMBERS else (int, float)
+        right_kind = isinstance(value, kinds) and not isinstance(value, bool)
+        # written so that NaN fails
+        if not (right_kind and bounds[0] <= value <= bounds[1]):
+            raise InvalidParameter(name, value, allowed)
+
+    def _check_stops(self) -> None:
+        if isinstance(self.stop, str):
+            raise InvalidParameter("stop", self.stop, "a tuple of strings")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        if len(self.stop) > 16 or not all(isinstance(text, str) and 1 <= len(text) <= 256 for text in self.stop):
+            raise InvalidParameter("stop", self.stop, "at most 16 strings of 1 to 256 characters")
+        if len(self.stop_token_ids) > 64 or not all(_is_id(token) for token in self.stop_token_ids):
+            raise InvalidParameter("stop_token_ids", self.stop_token_ids, "at most 64 token ids")
+
+    def _check_logit_bias(self) -> None:
+        if len(self.logit_bias) > 1024:
+            raise InvalidParameter("logit_bias", f"{len(self.logit_bias)} entries", "at most 1,024 entries")
+        for token, bias in self.logit_bias.items():
+            if not (_is_id(token) and isinstance(bias, int | float) and -100 <= bias <= 100):
+                raise InvalidParameter("logit_bias", {token: bias}, "token ids with numbers from -100 to 100")
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise `InvalidParameter` where a field names a token the model does not have."""
+        for name in ("logit_bias", "stop_token_ids"):
+            for token in getattr(self, name):
+                if token >= vocab_size:
+                    raise InvalidParameter(name, token, f"token ids below the vocabulary size {vocab_size}")
+
+
+def _is_id(token: object) -> bool:
+    return isinstance(token, int) and not isinstance(token, bool) and token >= 0
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """One token's natural-log probability, and the likeliest alternatives as `(id, logprob)`, best first."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is streamed: whole characters of text and the tokens that came since the last piece.
+
+    `finish_reason` is set on the last piece only.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds from submission to: the first step, the first token, the end. None where it never came."""
+
+    queued: float | None
+    first_token: float | None
+    end: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished answer.
+
+    `ids` holds every generated token, the one that stopped it included; `text` leaves the stop token or stop string
+    out unless `include_stop` was asked for. `finish_reason` is "stop", "length", "abort" or "error"; `stop_reason`
+    is the token id or string that stopped it; `error` says what failed. `prompt_logprobs` begins with None, because
+    nothing comes before the first token.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    stop_reason: str | int | None
+    logprobs: tuple[TokenLogprob, ...]
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None
+    seed: int
+    times: Times
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One request while it lives in the engine: its tokens, its blocks, and how far both have come.
+
+    `ids` is prompt and output in one list; the first `computed` of them have keys and values in `blocks`, the full
+    ones known to the pool by `links`. `output_counts` and `draws` are what the sampler needs to know of the past.
+    `wants_tokens` is false for scoring.
+    """
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    seed: int
+    wants_tokens: bool = True
+    ids: list[int] = field(default_factory=list)
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    links: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    first_token: float | None = None
+    output_counts: Counter[int] = field(default_factory=Counter)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.prompt)
+        self.draws = random.Random(self.seed)  # noqa: S311 - repeatable sampling, not secrecy
+
+    @property
+    def output_tokens(self) -> int:
+        """Return how many tokens were generated so far."""
+        return len(self.ids) - len(self.prompt)
+
+    @property
+    def remaining(self) -> int:
+        """Return how many known tokens still have to pass through the model."""
+        return len(self.ids) - self.computed
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Return whether cached blocks may stand for its prompt: not when the prompt itself is to be scored."""
+        return self.params.prompt_logprobs is None
+
+    def append(self, token: int) -> None:
+        """Add a generated token."""
+        self.ids.append(token)
+        self.output_counts[token] += 1
+
+    def times(self) -> Times:
+        """Return the seconds of this sequence's life, ending now."""
+        now = time.perf_counter()
+        queued = None if self.started is None else self.started - self.submitted
+        first = None if self.first_token is None else self.first_token - self.submitted
+        return Times(queued, first, now - self.submitted)

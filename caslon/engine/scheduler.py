@@ -1,0 +1,131 @@
+"""Decides what the next step computes: decode tokens first, then pieces of prompts in order of arrival.
+
+There is one kind of step. A sequence whose tokens but one are computed takes that one (decode); any other takes a
+chunk, as large as the step has room for (chunked prefill, arXiv:2308.16369). Where no block is free the youngest
+running sequence gives up its blocks, keeps its tokens, and is computed again later.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from caslon.engine.blocks import ROOT, BlockPool
+from caslon.engine.request import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The tokens `start` to `end` of one sequence, to be computed in this step."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+    @property
+    def completes(self) -> bool:
+        """Return whether the chunk reaches the newest token, so that the next one can be chosen."""
+        return self.end == len(self.sequence.ids)
+
+
+StepPlan = list[Chunk]
+
+
+class Scheduler:
+    """Waiting and running sequences and the blocks they hold. Not thread-safe: whoever steps the engine owns it."""
+
+    def __init__(self, pool: BlockPool, *, max_running: int, max_step_tokens: int) -> None:
+        assert max_step_tokens > max_running  # so that decoding never leaves a prompt without room for ever
+        self.pool = pool
+        self.max_running = max_running
+        self.max_step_tokens = max_step_tokens
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # both in order of arrival, everything running before everything waiting
+        self.preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Return whether any sequence waits or runs."""
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Put a new sequence at the end of the queue. The caller has checked that it can ever fit."""
+        self.waiting.append(sequence)
+
+    def plan(self) -> StepPlan:
+        """Return the work of the next step, blocks for it already held. Empty only when there is no work."""
+        planned: dict[Sequence, Chunk] = {}
+        preempted_before = self.preemptions
+        for sequence in sorted(self.running, key=lambda sequence: sequence.remaining > 1):  # stable: oldest first
+            self._schedule(sequence, planned)
+        if self.preemptions == preempted_before:
+            while self.waiting and len(self.running) < self.max_running and self._room(planned) and self._admit():
+                self._schedule(self.running[-1], planned)
+        return list(planned.values())
+
+    def advance(self, plan: StepPlan) -> None:
+        """Record that the planned tokens are computed, and make the blocks they filled findable."""
+        size = self.pool.block_tokens
+        for chunk in plan:
+            sequence = chunk.sequence
+            sequence.computed = chunk.end
+            for index in range(len(sequence.links), sequence.computed // size):
+                before = sequence.links[-1] if sequence.links else ROOT
+                ids = sequence.ids[index * size : (index + 1) * size]
+                sequence.links.append(self.pool.remember(sequence.blocks[index], before, ids))
+
+    def drop(self, sequence: Sequence) -> None:
+        """Take out a sequence that ended, whatever the reason, and free its blocks."""
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        self._give_up_blocks(sequence)
+
+    def _schedule(self, sequence: Sequence, planned: dict[Sequence, Chunk]) -> None:
+        if sequence not in self.running:  # preempted by an older one a moment ago
+            return
+        tokens = min(sequence.remaining, self._room(planned))
+        end = sequence.computed + tokens
+        if tokens and self._make_room(sequence, end, planned):
+            planned[sequence] = Chunk(sequence, sequence.computed, end)
+
+    def _room(self, planned: dict[Sequence, Chunk]) -> int:
+        return self.max_step_tokens - sum(chunk.end - chunk.start for chunk in planned.values())
+
+    def _make_room(self, sequence: Sequence, tokens: int, planned: dict[Sequence, Chunk]) -> bool:
+        """Hold blocks for that many tokens, preempting the youngest as needed; False if that was `sequence` itself."""
+        missing = self.pool.needed(tokens) - len(sequence.blocks)
+        while missing > self.pool.free:
+            youngest = self.running[-1]
+            planned.pop(youngest, None)
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        if missing > 0:
+            sequence.blocks += self.pool.take(missing)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._give_up_blocks(sequence)
+        self.waiting.appendleft(sequence)
+        self.preemptions += 1
+
+    def _give_up_blocks(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.links = []
+        sequence.computed = 0
+
+    def _admit(self) -> bool:
+        """Start the oldest waiting sequence if there are blocks for all its tokens and the next one."""
+        sequence = self.waiting[0]
+        blocks, links = self.pool.match(sequence.ids) if sequence.shares_prefix else ([], [])
+        wanted = min(self.pool.needed(len(sequence.ids) + 1), self.pool.count)
+        if wanted - len(blocks) > self.pool.free:
+            self.pool.release(blocks)
+            return False
+        self.running.append(self.waiting.popleft())
+        sequence.blocks, sequence.links = blocks, links
+        sequence.computed = len(blocks) * self.pool.block_tokens
+        if sequence.started is None:
+            sequence.started = time.perf_counter()
+            sequence.cached_tokens = sequence.computed
+        return True

@@ -1,0 +1,35 @@
+"""Settings of the engine: the `[serve]` table and the command line's flags share them. Free of torch."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from caslon.settings import Settings, side_effect_only
+
+
+class EngineSettings(Settings):
+    """How much runs at once and how much memory the key-value cache may take.
+
+    No field changes a greedy answer. The defaults are for a CPU: 16 sequences keep two cores busy, and a step of 512
+    tokens keeps the wait of a running answer short while a long prompt is read.
+    """
+
+    block_tokens: int = Field(16, ge=8, le=128, description="tokens per block of the cache; a power of two")
+    max_running: int = Field(16, ge=1, description="sequences that run at once")
+    max_step_tokens: int = Field(512, ge=2, description="most tokens one step computes; more than max_running")
+    max_model_tokens: int | None = Field(None, ge=1, description="longest prompt and answer; default: the model's own")
+    kv_memory_gib: float | None = Field(None, gt=0, description="size of the cache; default: what fits and is useful")
+    prefix_cache: bool = Field(True, description="reuse blocks of earlier prompts that begin alike")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.block_tokens & (self.block_tokens - 1):
+            raise ValueError(f"block_tokens must be a power of two, not {self.block_tokens}")
+        if self.max_step_tokens <= self.max_running:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) must be larger than max_running ({self.max_running})"
+            )
+        return self
