@@ -1,0 +1,264 @@
+"""Token files or conversations into batches: which ids a step sees, as a pure function of (seed, step).
+
+No iterator and no random state: a resumed run asks for batch 1,207 and gets it. Unusual: an epoch's row is cut out of the shuffled
+documents by position, so nothing is concatenated in memory.
+
+A row of the packed mode is `T` inputs and the `T` ids after them; rows overlap by one id, so each id of the data set is a target
+exactly once an epoch. The end token that closes a document is, as an input, the first position of the next one.
+
+Legend: `B` rows of a batch, `T` tokens of a row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ids = NDArray[np.integer]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of ids with the ids to predict. `scored` marks the targets that enter the loss; all tensors are `[B, T]`."""
+
+    ids: Tensor
+    targets: Tensor
+    scored: Tensor
+    positions: Tensor
+    document_ids: Tensor | None  # None: attention may cross documents
+    sources: tuple[int, ...]  # documents (or conversations) with a token in here, for messages
+
+    @property
+    def target_count(self) -> int:
+        """How many targets enter the loss."""
+        return int(self.scored.sum())
+
+    def split(self, rows: int) -> Iterator["Batch"]:
+        """Yield micro-batches of at most `rows` rows."""
+        for start in range(0, self.ids.size(0), rows):
+            part = slice(start, start + rows)
+            document_ids = None if self.document_ids is None else self.document_ids[part]
+            yield Batch(
+                self.ids[part], self.targets[part], self.scored[part], self.positions[part], document_ids, self.sources
+            )
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        documents = None if self.document_ids is None else self.document_ids.to(device)
+        tensors = (self.ids, self.targets, self.scored, self.positions)
+        return Batch(*(tensor.to(device) for tensor in tensors), documents, self.sources)
+
+
+class Batches(Protocol):
+    """Where a training loop gets its rows from."""
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """How many rows show every target once."""
+        ...
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return the `rows` rows of the 0-based `step`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents in one array of ids, each closed by the end token; document `i` is `ids[starts[i]:starts[i + 1]]`."""
+
+    ids: Ids
+    starts: Ints
+    end_id: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+def random_order(count: int, *key: int) -> Ints:
+    """Return a permutation of `range(count)` drawn from `key` alone, the same with every version of NumPy."""
+    raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
+    return np.argsort(raw, kind="stable")
+
+
+@dataclass(frozen=True)
+class PackedBatches:
+    """Every document once an epoch, shuffled by (seed, epoch), without padding but in the last row of an epoch."""
+
+    documents: Documents
+    context: int
+    seed: int
+    mask_documents: bool = True
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        """How many rows show every id of the data set as a target once."""
+        return -(-int(self.documents.starts[-1]) // self.context)
+
+    @cached_property
+    def _epoch(self) -> "lru_cache":  # type: ignore[type-arg]
+        return lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> tuple[Ints, Ints]:
+        """Return the documents' order and where each begins in the epoch's stream, behind the leading end token."""
+        order = random_order(len(self.documents), self.seed, epoch)
+        lengths = np.diff(self.documents.starts)[order]
+        return order, 1 + np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return rows `step * rows` to `(step + 1) * rows - 1` of the endless sequence of epochs."""
+        numbers = range(step * rows, (step + 1) * rows)
+        cut = [self.row(*divmod(number, self.rows_per_epoch)) for number in numbers]
+        sources = sorted({source for _, found in cut for source in found})
+        return rows_to_batch([ids for ids, _ in cut], self.context, self.documents.end_id, self.mask_documents, sources)
+
+    def row(self, epoch: int, row: int) -> tuple[Ids, list[int]]:
+        """Return at most `context + 1` ids of the epoch's stream, and the documents they come from."""
+        order, begins = self._epoch(epoch)
+        start = row * self.context
+        stop = min(start + self.context + 1, int(begins[-1]))
+        pieces: list[Ids] = [np.array([self.documents.end_id])] if start == 0 else []
+        sources = []
+        place = max(start, 1)
+        index = int(np.searchsorted(begins, place, side="right")) - 1
+        while place < stop:
+            document = int(order[index])
+            first = int(self.documents.starts[document]) + place - int(begins[index])
+            length = min(stop, int(begins[index + 1])) - place
+            pieces.append(self.documents.ids[first : first + length])
+            sources.append(document)
+            place += length
+            index += 1
+        return np.concatenate(pieces), sources
+
+
+@dataclass(frozen=True)
+class WindowBatches:
+    """Windows at random places of the data set, in corpus order, as nanoGPT draws them."""
+
+    documents: Documents
+    context: int
+    seed: int
+    mask_documents: bool = False
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        """How many windows hold as many targets as the data set has ids."""
+        return -(-len(self.documents.ids) // self.context)
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return windows at places drawn from (seed, step)."""
+        places = len(self.documents.ids) - self.context
+        raw = np.random.Philox(np.random.SeedSequence((self.seed, step))).random_raw(rows)
+        starts = (raw % np.uint64(places)).astype(np.int64)
+        windows = [self.documents.ids[start : start + self.context + 1] for start in starts]
+        last = starts + self.context
+        sources = np.searchsorted(self.documents.starts, [starts, last], side="right") - 1
+        touched = sorted({number for first, final in sources.T.tolist() for number in range(first, final + 1)})
+        return rows_to_batch(windows, self.context, self.documents.end_id, self.mask_documents, touched)
+
+
+def rows_to_batch(
+    rows: Sequence[Ids], context: int, end_id: int, mask_documents: bool, sources: Sequence[int]
+) -> Batch:
+    """Return rows of at most `context + 1` ids as a batch; short rows are filled with unscored end tokens."""
+    table = np.full((len(rows), context + 1), end_id, dtype=np.int64)
+    scored = np.zeros((len(rows), context), dtype=bool)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+        scored[number, : len(row) - 1] = True
+    ids = table[:, :-1]
+    positions = np.broadcast_to(np.arange(context), ids.shape)
+    document_ids = None
+    if mask_documents:
+        ends = ids == end_id
+        document_ids = torch.from_numpy(np.cumsum(ends, axis=1))
+        positions = positions - np.maximum.accumulate(np.where(ends, positions, 0), axis=1)
+    return Batch(
+        ids=torch.from_numpy(ids.copy()),
+        targets=torch.from_numpy(table[:, 1:].copy()),
+        scored=torch.from_numpy(scored),
+        positions=torch.from_numpy(positions.copy()),
+        document_ids=document_ids,
+        sources=tuple(sources),
+    )
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation as ids; `scored` marks the ids the model learns to write (the assistant's, its end of turn included)."""
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class ConversationBatches:
+    """Whole conversations packed into rows; none sees another, and none is cut."""
+
+    conversations: tuple[Conversation, ...]
+    context: int
+    pad_id: int
+    seed: int
+
+    @cached_property
+    def packed(self) -> tuple[tuple[int, ...], ...]:
+        """Which conversations share a row: the same in every epoch, which only changes the order of rows."""
+        return best_fit([len(item.ids) - 1 for item in self.conversations], self.context)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """How many rows hold every conversation once."""
+        return len(self.packed)
+
+    @cached_property
+    def _epoch(self) -> "lru_cache":  # type: ignore[type-arg]
+        return lru_cache(maxsize=2)(lambda epoch: random_order(len(self.packed), self.seed, epoch))
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return rows `step * rows` to `(step + 1) * rows - 1` of the endless sequence of epochs."""
+        places = [divmod(number, self.rows_per_epoch) for number in range(step * rows, (step + 1) * rows)]
+        return self._join([self.packed[int(self._epoch(epoch)[row])] for epoch, row in places])
+
+    def _join(self, rows: Sequence[Sequence[int]]) -> Batch:
+        shape = (len(rows), self.context)
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        targets = np.full(shape, self.pad_id, dtype=np.int64)
+        scored = np.zeros(shape, dtype=bool)
+        positions = np.zeros(shape, dtype=np.int64)
+        documents = np.full(shape, -1, dtype=np.int64)
+        for number, row in enumerate(rows):
+            place = 0
+            for item in (self.conversations[index] for index in row):
+                part = slice(place, place + len(item.ids) - 1)
+                ids[number, part], targets[number, part] = item.ids[:-1], item.ids[1:]
+                scored[number, part] = item.scored[1:]
+                positions[number, part] = np.arange(len(item.ids) - 1)
+                documents[number, part] = place
+                place = part.stop
+            positions[number, place:] = np.arange(self.context - place)
+        arrays = (torch.from_numpy(array) for array in (ids, targets, scored, positions, documents))
+        return Batch(*arrays, sources=tuple(sorted({index for row in rows for index in row})))
+
+
+def best_fit(lengths: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
+    """Return groups of indices whose lengths fit in `room`: each, longest first, goes where it leaves the least room."""
+    groups: list[list[int]] = []
+    by_room: dict[int, list[int]] = {}  # room left -> groups that have exactly that much
+    for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+        need = lengths[index]
+        assert need <= room, "too long conversations are taken out before"
+        left = next((size for size in range(need, room + 1) if by_room.get(size)), None)
+        if left is None:
+            groups.append([])
+            number, left = len(groups) - 1, room
+        else:
+            number = by_room[left].pop()
+        groups[number].append(index)
+        by_room.setdefault(left - need, []).append(number)
+    return tuple(tuple(group) for group in groups)

@@ -1,0 +1,96 @@
+"""The keys of a training table and the plan they resolve to. Both import no torch, so that a recipe is checked in no time."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from caslon.errors import UserError
+from caslon.settings import Settings, side_effect_only
+from caslon.train.schedule import Schedule, ScheduleName
+
+Precision = Literal["auto", "fp32", "bf16"]
+MUON_RATE_WARNING = 0.1
+
+
+class OptimizationSettings(Settings):
+    """What is learnt from, how fast and for how long. A key left out is derived (`caslon plan` says from what)."""
+
+    steps: int | None = Field(None, ge=1, description="optimiser steps")
+    batch: int | None = Field(None, ge=1, description="rows per step")
+    micro_batch: int | None = Field(None, ge=1, description="rows in memory at once; must divide `batch`")
+    context: int | None = Field(None, ge=2, le=1 << 20, description="tokens per row")
+    optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon needs fewer steps for the same loss")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="at its peak")
+    weight_decay: float = Field(0.1, ge=0, le=1, description="per unit of learning rate, on matrices only")
+    warmup_steps: int | None = Field(None, ge=0, description="steps of rising rate")
+    schedule: ScheduleName = Field("cosine", description="how the rate falls")
+    min_rate_ratio: float = Field(0.1, ge=0, le=1, description="the last rate as a share of the peak")
+    decay_share: float = Field(0.2, gt=0, le=1, description="share of the steps in which wsd falls")
+    clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    on_nan: Literal["skip", "stop"] = Field("skip", description="what to do with a step that is not finite")
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "OptimizationSettings":
+        if self.batch and self.micro_batch and self.batch % self.micro_batch:
+            fits = [size for size in range(1, self.batch + 1) if self.batch % size == 0]
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide batch {self.batch}; these do: "
+                + ", ".join(map(str, fits))
+            )
+        if self.steps and self.warmup_steps and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.steps} at the full rate")
+        return self
+
+
+class UpkeepSettings(Settings):
+    """What happens beside the learning: evaluation, checkpoints, samples, the machine."""
+
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; a tenth of the run by default")
+    eval_batches: int = Field(50, ge=1, description="fixed batches of the validation split per evaluation")
+    save_every: int | None = Field(None, ge=1, description="steps between checkpoints beside those at evaluations")
+    keep: int = Field(3, ge=1, description="newest checkpoints kept beside the best")
+    precision: Precision = Field("auto", description="bf16 only where the device computes it natively")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all cores")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    sample_prompts: tuple[str, ...] = Field(("def ", "import ", "The "), description="texts continued at evaluations")
+    sample_tokens: int = Field(48, ge=0, le=4096, description="tokens per sample; 0 = none")
+    progress_every: int = Field(
+        1, ge=1, description="steps between progress lines", json_schema_extra=side_effect_only()
+    )
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Everything the loop needs to know, with no key left open."""
+
+    steps: int
+    batch: int
+    micro_batch: int
+    context: int
+    schedule: Schedule
+    optimizer: Literal["adamw", "muon"]
+    weight_decay: float
+    clip: float
+    seed: int
+    eval_every: int
+    eval_batches: int
+    save_every: int | None
+    keep: int
+    on_nan: Literal["skip", "stop"] = "skip"
+    progress_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % self.micro_batch:
+            raise UserError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens the model sees in one step."""
+        return self.batch * self.context
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change between the parts of one run."""
+        fixed = asdict(self)
+        del fixed["progress_every"]
+        return fixed
