@@ -1,0 +1,193 @@
+"""POST /v1/completions: text or token ids in, text out; several prompts, several answers to each, whole or in pieces.
+
+Source: https://platform.openai.com/docs/api-reference/completions
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from caslon.engine.request import Completion, Piece
+from caslon.server.errors import invalid
+from caslon.server.logprobs import CompletionLogprobs
+from caslon.server.sampling import sampling_params
+from caslon.server.service import Answer, Service
+from caslon.server.stream import DONE, EventStream, arrivals, check_whole, event, whole_answers
+from caslon.server.usage import usage
+from caslon.server.wire import CompletionRequest, parse
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+
+@dataclass(frozen=True)
+class Work:
+    """A request that was taken on: its answers are on their way, those to the first prompt first."""
+
+    service: Service
+    fields: CompletionRequest
+    prompts: list[list[int]]
+    texts: list[str]
+    answers: list[Answer]
+
+    @property
+    def answers_to_each(self) -> int:
+        """How many answers each prompt gets."""
+        return self.fields.n or 1
+
+    def head(self, request_id: str) -> dict[str, Any]:
+        """Return what every object of the answer begins with."""
+        return {
+            "id": f"cmpl-{request_id}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.service.model_name,
+            "system_fingerprint": self.service.fingerprint,
+        }
+
+
+async def create_completion(service: Service, request: Request) -> Response:
+    """Answer a completion request."""
+    body = await request.body()
+    work = await to_thread.run_sync(begin, service, body)
+    head = work.head(request.state.request_id)
+    if work.fields.stream:
+        return EventStream(_events(work, head), work.answers)
+    completions = await whole_answers(request, work.answers, service.threads)
+    return JSONResponse(await to_thread.run_sync(_whole, work, head, completions))
+
+
+def begin(service: Service, body: bytes) -> Work:
+    """Read a request, split its prompts into tokens and start its answers."""
+    fields = parse(CompletionRequest, body)
+    service.check_model(fields.model)
+    _check_combination(fields)
+    prompts, texts = _prompts(service, fields)
+    params = sampling_params(
+        service,
+        fields,
+        # No token at all cannot be asked of the engine: one is written and left out.
+        max_tokens=_wanted_tokens(fields) or 1,
+        logprobs=fields.logprobs,
+        prompt_logprobs=fields.logprobs if fields.echo else None,
+    )
+    answers = service.submit(
+        [prompt for prompt in prompts for _ in params], [chosen for _ in prompts for chosen in params]
+    )
+    return Work(service, fields, prompts, texts, answers)
+
+
+def _wanted_tokens(fields: CompletionRequest) -> int:
+    return DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens
+
+
+def _check_combination(fields: CompletionRequest) -> None:
+    if fields.stream_options and not fields.stream:
+        raise invalid("'stream_options' needs 'stream': true", "stream_options")
+    if fields.max_tokens == 0 and (not fields.echo or fields.stream):
+        raise invalid("'max_tokens': 0 needs 'echo': true and no stream", "max_tokens")
+    if fields.stream and fields.echo and fields.logprobs is not None:
+        raise invalid("'echo' with 'logprobs' is not offered in a stream", "echo", "unsupported_parameter")
+
+
+def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int]], list[str]]:
+    """Return each prompt as ids and as text."""
+    given = fields.prompt
+    if given is None or isinstance(given, str):
+        given = [given or ""]
+    elif isinstance(given[0], int):
+        given = [given]
+    prompts, texts = [], []
+    for prompt in given:
+        if isinstance(prompt, str):
+            prompts.append(service.text_ids(prompt))
+            texts.append(prompt)
+        else:
+            service.check_ids(prompt, "prompt")
+            prompts.append(prompt)
+            texts.append(service.tokenizer.decode(prompt))
+    return prompts, texts
+
+
+def _whole(work: Work, head: dict[str, Any], completions: list[Completion]) -> dict[str, Any]:
+    choices = [_choice(work, index, completion) for index, completion in enumerate(completions)]
+    counted = completions if _wanted_tokens(work.fields) else []
+    firsts = completions[:: work.answers_to_each]
+    return {**head, "choices": choices, "usage": usage(firsts, counted)}
+
+
+def _choice(work: Work, index: int, completion: Completion) -> dict[str, Any]:
+    fields = work.fields
+    prompt = index // work.answers_to_each
+    text = completion.text if _wanted_tokens(fields) else ""
+    if fields.echo:
+        text = work.texts[prompt] + text
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": _logprobs(work, prompt, completion),
+        "finish_reason": completion.finish_reason if _wanted_tokens(fields) else "length",
+    }
+
+
+def _logprobs(work: Work, prompt: int, completion: Completion) -> dict[str, Any] | None:
+    fields = work.fields
+    if fields.logprobs is None:
+        return None
+    ids = list(completion.ids) if _wanted_tokens(fields) else []
+    tokens = list(completion.logprobs[: len(ids)])
+    collector = CompletionLogprobs(work.service.tokenizer)
+    if not fields.echo:
+        return collector.shape(tokens, ids, fields.logprobs)
+    before = list(completion.prompt_logprobs or ())
+    return collector.shape([*before, *tokens], [*work.prompts[prompt], *ids], fields.logprobs)
+
+
+async def _events(work: Work, head: dict[str, Any]) -> AsyncIterator[bytes]:
+    with_usage = bool(work.fields.stream_options and work.fields.stream_options.include_usage)
+    head = {**head, "usage": None} if with_usage else head
+    collectors = [CompletionLogprobs(work.service.tokenizer, len(text)) for text in _echoed(work)]
+    for index, text in enumerate(_echoed(work)):
+        if text:
+            yield event({**head, "choices": [_chunk(index, text)]})
+    completions: list[Completion | None] = [None] * len(work.answers)
+    async for arrival in arrivals(work.answers, work.service.threads):
+        if isinstance(arrival.value, BaseException):
+            raise arrival.value
+        if isinstance(arrival.value, Completion):
+            completions[arrival.index] = check_whole(arrival.value)
+            continue
+        if chunk := _piece_chunk(work, arrival.index, arrival.value, collectors[arrival.index]):
+            yield event({**head, "choices": [chunk]})
+    if with_usage:
+        done = [completion for completion in completions if completion]
+        yield event({**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done)})
+    yield DONE
+
+
+def _echoed(work: Work) -> list[str]:
+    echo = work.fields.echo
+    return [text if echo else "" for text in work.texts for _ in range(work.answers_to_each)]
+
+
+def _piece_chunk(work: Work, index: int, piece: Piece, collector: CompletionLogprobs) -> dict[str, Any] | None:
+    """Return a piece as a choice, None when there is nothing in it to tell."""
+    alternatives = work.fields.logprobs
+    logprobs = None
+    if alternatives is not None and piece.logprobs:
+        logprobs = collector.shape(piece.logprobs, piece.ids, alternatives)
+    if not piece.text and not logprobs and not piece.finish_reason:
+        return None
+    if piece.finish_reason in ("abort", "error"):  # told by an error event, not by a choice
+        return None
+    return _chunk(index, piece.text, logprobs, piece.finish_reason)
+
+
+def _chunk(
+    index: int, text: str, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -1,0 +1,146 @@
+"""What the server measures, in Prometheus' text form with vLLM's names, so that existing dashboards read it.
+
+Names and buckets: https://docs.vllm.ai/en/latest/design/metrics.html. Figures of the engine are read when asked for.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from caslon.engine.request import Completion, Piece, Times
+
+SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
+LONG_SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
+TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Figures = Callable[[], Mapping[str, float]]
+
+
+class EngineFigures(Collector):
+    """The engine's own figures, asked for at each scrape."""
+
+    GAUGES: Mapping[str, str] = {
+        "vllm:num_requests_running": "Answers the engine is working on.",
+        "vllm:num_requests_waiting": "Answers waiting for the engine.",
+        "vllm:kv_cache_usage_perc": "Share of the key-value cache in use, 0 to 1.",
+    }
+    COUNTERS: Mapping[str, str] = {
+        "vllm:prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
+        "vllm:prefix_cache_hits": "Prompt tokens found in the prefix cache.",
+        "vllm:num_preemptions": "Answers set back because the cache was full.",
+    }
+
+    def __init__(self, model_name: str, figures: Figures) -> None:
+        self.model_name = model_name
+        self.figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a metric for each figure the engine gives."""
+        figures = self.figures()
+        for name, value in figures.items():
+            if name in self.GAUGES:
+                gauge = GaugeMetricFamily(name, self.GAUGES[name], labels=["model_name"])
+                gauge.add_metric([self.model_name], value)
+                yield gauge
+            elif name in self.COUNTERS:
+                counter = CounterMetricFamily(name, self.COUNTERS[name], labels=["model_name"])
+                counter.add_metric([self.model_name], value)
+                yield counter
+
+    def describe(self) -> list[Metric]:
+        """Name nothing ahead, so that registering asks the engine nothing."""
+        return []
+
+
+class ServerMetrics:
+    """All metrics of one server, in a registry of its own."""
+
+    def __init__(self, model_name: str, figures: Figures) -> None:
+        self.registry = CollectorRegistry()
+        self.model_name = model_name
+        ProcessCollector(registry=self.registry)
+        self.registry.register(EngineFigures(model_name, figures))
+        self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens read.")
+        self.generation_tokens = self._counter("vllm:generation_tokens", "Tokens written.")
+        self._successes = Counter(
+            "vllm:request_success", "Answers ended.", ["model_name", "finished_reason"], registry=self.registry
+        )
+        self._requests = Counter(
+            "caslon:http_requests", "HTTP requests answered.", ["route", "status"], registry=self.registry
+        )
+        self.loop_lag = Gauge(
+            "caslon:event_loop_lag_seconds", "How late the event loop wakes up.", registry=self.registry
+        )
+        self.first_token = self._seconds("vllm:time_to_first_token_seconds", "Receipt to first token.", SECONDS)
+        self.between_tokens = self._seconds("vllm:inter_token_latency_seconds", "Token to token.", SECONDS)
+        self.whole = self._seconds("vllm:e2e_request_latency_seconds", "Receipt to end.", LONG_SECONDS)
+        self.queue = self._seconds("vllm:request_queue_time_seconds", "Waiting for the engine.", LONG_SECONDS)
+        self.prefill = self._seconds("vllm:request_prefill_time_seconds", "Start to first token.", LONG_SECONDS)
+        self.decode = self._seconds("vllm:request_decode_time_seconds", "First token to end.", LONG_SECONDS)
+        self.prompt_sizes = self._seconds("vllm:request_prompt_tokens", "Prompt tokens of an answer.", TOKENS)
+        self.answer_sizes = self._seconds("vllm:request_generation_tokens", "Tokens of an answer.", TOKENS)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["model_name"], registry=self.registry).labels(self.model_name)
+
+    def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        histogram = Histogram(name, text, ["model_name"], registry=self.registry, buckets=buckets)
+        return histogram.labels(self.model_name)
+
+    def http_request(self, route: str, status: int) -> None:
+        """Count an HTTP request under the route's pattern, which is one of few."""
+        self._requests.labels(route, str(status)).inc()
+
+    def ended(self, finish_reason: str) -> None:
+        """Count the end of an answer."""
+        self._successes.labels(self.model_name, finish_reason).inc()
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text form."""
+        return generate_latest(self.registry)
+
+
+@dataclass
+class AnswerClock:
+    """Takes the times of one answer as its pieces come."""
+
+    metrics: ServerMetrics
+    received: float = field(default_factory=time.perf_counter)
+    last_token: float | None = None
+    tokens: int = 0
+
+    def piece(self, piece: Piece) -> None:
+        """Note a piece; one without tokens is none."""
+        if not piece.ids:
+            return
+        now = time.perf_counter()
+        if self.last_token is None:
+            self.metrics.first_token.observe(now - self.received)
+        else:
+            self.metrics.between_tokens.observe((now - self.last_token) / len(piece.ids))
+        self.last_token = now
+        self.tokens += len(piece.ids)
+
+    def end(self, completion: Completion | None) -> None:
+        """Note the end: whole, cut off by the client, or failed (None)."""
+        self.metrics.whole.observe(time.perf_counter() - self.received)
+        self.metrics.ended(completion.finish_reason if completion else "error")
+        self.metrics.generation_tokens.inc(len(completion.ids) if completion else self.tokens)
+        if completion:
+            self.metrics.prompt_tokens.inc(completion.prompt_tokens)
+            self.metrics.prompt_sizes.observe(completion.prompt_tokens)
+            self.metrics.answer_sizes.observe(len(completion.ids))
+            self._phases(completion.times)
+
+    def _phases(self, times: Times) -> None:
+        if times.queued is None:
+            return
+        self.metrics.queue.observe(times.queued)
+        if times.first_token is not None:
+            self.metrics.prefill.observe(times.first_token - times.queued)
+            self.metrics.decode.observe(times.end - times.first_token)

@@ -1,0 +1,201 @@
+"""Runs the server: in the foreground until it is told to stop, or in a thread for as long as a block of code."""
+
+import asyncio
+import contextlib
+import hashlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+import caslon
+from caslon.engine.engine import Engine
+from caslon.engine.settings import EngineSettings
+from caslon.errors import CaslonError, UserError
+from caslon.model.folder import ModelFolder
+from caslon.server.app import create_app
+from caslon.server.limits import check_exposure
+from caslon.server.service import Service
+from caslon.server.settings import ServerSettings
+
+LOOPBACK = "127.0.0.1"
+START_TIMEOUT_SECONDS = 60.0
+BACKLOG = 2048
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What to tell the user once requests are answered."""
+
+    url: str
+    model_name: str
+    context_tokens: int
+    with_key: bool
+    seconds: float
+
+
+def serve(
+    folder: Path,
+    settings: ServerSettings | None = None,
+    engine_settings: EngineSettings | None = None,
+    *,
+    on_ready: Callable[[Ready], None] | None = None,
+) -> None:
+    """Serve a model folder until SIGTERM or Ctrl-C; running answers get `drain_timeout_seconds` to end.
+
+    `UserError`, before weights are read, for a bad folder, a port in use, or a host open to the network without a key.
+    """
+    began = time.perf_counter()
+    settings = settings or ServerSettings()
+    check_exposure(settings)
+    model = ModelFolder.open(folder)
+    # Requests that come while the weights are read wait in the socket's backlog.
+    with listening_socket(settings.host, settings.port) as listener:
+        engine = Engine.load(model.path, engine_settings or EngineSettings())
+        try:
+            name = settings.model_name or model_name_of(model.path)
+            app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
+            ready = Ready(
+                url_of(listener), name, engine.model_context, bool(settings.api_key_sha256), time.perf_counter() - began
+            )
+            server = DrainingServer(app, settings)
+            server.on_started = lambda: on_ready(ready) if on_ready else None
+            server.run(sockets=[listener])
+        finally:
+            engine.close()
+    if server.stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def running_server(
+    engine: Engine, model_name: str, settings: ServerSettings | None = None, *, fingerprint: str | None = None
+) -> Iterator[str]:
+    """Serve an engine on a free loopback port from a thread while the block runs; gives the server's URL."""
+    settings = (settings or ServerSettings(page=False)).model_copy(update={"host": LOOPBACK, "port": 0})
+    with listening_socket(LOOPBACK, 0) as listener:
+        server = DrainingServer(create_app(engine, model_name, settings, fingerprint=fingerprint), settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
+        url = url_of(listener)
+        thread.start()
+        try:
+            server.wait_started(thread)
+            yield url
+        finally:
+            server.stop()
+            thread.join()
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; `UserError` when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            where="port" if port else "host",
+            fix="stop the program that uses the port, or choose another one: --port 8001",
+        ) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address a client uses."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound to
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def model_name_of(folder: Path) -> str:
+    """Return the name a model folder is served under: its own, or for `runs/<run>/<stage>/model` run and stage."""
+    path = folder.resolve()
+    if path.name != "model" or len(path.parts) < 4:
+        return path.name
+    return f"{path.parent.parent.name}-{path.parent.name}"
+
+
+def fingerprint_of(model: ModelFolder) -> str:
+    """Return `system_fingerprint`: the same for the same model folder and the same engine."""
+    return "fp_" + hashlib.sha256(f"{model.digest()} {caslon.__version__}".encode()).hexdigest()[:16]
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn that refuses new work at SIGTERM, lets running answers end, breaks off the rest in time, and exits 0."""
+
+    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+        drain = settings.drain_timeout_seconds
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            # Answers are broken off after the drain time; uvicorn's own axe falls later.
+            timeout_graceful_shutdown=int(drain) + 10,
+            ws="none",
+        )
+        super().__init__(config)
+        self.service: Service = app.state.service
+        self.drain_timeout_seconds = drain
+        self.stopped_by: int | None = None
+        self.on_started: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self.on_started()
+
+    def stop(self) -> None:
+        """Refuse new requests and end when the running ones have; a second call ends now."""
+        self.force_exit = self.should_exit
+        self.service.admission.draining = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for running answers, but not longer than the drain time."""
+        if self.force_exit:
+            self.service.interrupt()
+        axe = asyncio.get_running_loop().call_later(self.drain_timeout_seconds, self.service.interrupt)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            axe.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals without raising them again afterwards: a server that was told to stop has not failed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stopped_by = number
+        self.stop()
+
+    def wait_started(self, thread: threading.Thread) -> None:
+        """Return when requests are answered; `CaslonError` when the server ended or hangs instead."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise CaslonError("the server did not start; its log has the cause")
+            time.sleep(0.01)

@@ -1,0 +1,150 @@
+"""Answers from the engine's thread to the event loop, and from there to the client as server-sent events.
+
+A small pool of threads waits for the engine; the event loop itself never waits and never computes. When the client goes
+away, its answers are cancelled at once.
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from caslon.engine.request import Completion, Piece
+from caslon.server.errors import SERVER_ERROR, Refused, refused_from
+from caslon.server.service import Answer
+
+log = logging.getLogger("caslon.server")
+
+# Unicode's other line ends: plain text to the standard, but some clients split events at them.
+LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
+DONE = b"data: [DONE]\n\n"
+CLIENT_GONE = 499  # nobody reads it; the number is the one web servers log for this
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came of the answer at `index`: a piece, or at its end the whole."""
+
+    index: int
+    value: Piece | Completion | BaseException
+
+
+def event(body: Any) -> bytes:
+    """Return a JSON value as one server-sent event."""
+    return b"data: " + compact(body) + b"\n\n"
+
+
+def compact(body: Any) -> bytes:
+    """Return a value as JSON without spaces."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).translate(LINE_ENDS).encode()
+
+
+def error_event(error: BaseException) -> bytes:
+    """Return an error as an event of that name, with the body an error answer would have had."""
+    return b"event: error\n" + event(refused_from(error).body())
+
+
+def check_whole(completion: Completion) -> Completion:
+    """Return a completion that came to its own end; `Refused` for one that the server broke off."""
+    if completion.finish_reason == "abort":
+        raise Refused(503, "the answer was broken off: the server is shutting down", code="draining", kind=SERVER_ERROR)
+    if completion.finish_reason == "error":
+        raise Refused(500, "the engine failed on this request", code="internal_error", kind=SERVER_ERROR)
+    return completion
+
+
+async def arrivals(answers: Sequence[Answer], threads: Executor) -> AsyncIterator[Arrival]:
+    """Yield what comes of several answers, in the order it comes, until all have ended."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Arrival] = asyncio.Queue()
+
+    def put(arrival: Arrival) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, arrival)
+
+    for index, answer in enumerate(answers):
+        threads.submit(_pump, answer, index, put)
+    ended = 0
+    while ended < len(answers):
+        arrival = await queue.get()
+        ended += not isinstance(arrival.value, Piece)
+        yield arrival
+
+
+def _pump(answer: Answer, index: int, put: Callable[[Arrival], None]) -> None:
+    try:
+        for piece in answer:
+            put(Arrival(index, piece))
+        put(Arrival(index, answer.result()))
+    except Exception as error:  # handed to the reader, who decides what the client learns
+        log.exception("an answer failed")
+        put(Arrival(index, error))
+
+
+async def whole_answers(request: Request, answers: Sequence[Answer], threads: Executor) -> list[Completion]:
+    """Return all answers when they have ended. A client that goes away meanwhile cancels them: `Refused` (499)."""
+    watch = asyncio.create_task(_cancel_when_gone(request.receive, answers))
+    results: list[Completion | None] = [None] * len(answers)
+    try:
+        async for arrival in arrivals(answers, threads):
+            if isinstance(arrival.value, Completion):
+                results[arrival.index] = arrival.value
+            elif isinstance(arrival.value, BaseException):
+                raise arrival.value
+        if watch.done():
+            raise Refused(CLIENT_GONE, "the client went away", code="client_gone")
+        return [check_whole(result) for result in results if result is not None]
+    finally:
+        watch.cancel()
+        cancel_all(answers)
+
+
+def cancel_all(answers: Sequence[Answer]) -> None:
+    """Cancel answers; those that have ended stay as they are."""
+    for answer in answers:
+        answer.cancel()
+
+
+async def _cancel_when_gone(receive: Receive, answers: Sequence[Answer]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    cancel_all(answers)
+
+
+class EventStream(StreamingResponse):
+    """A stream of events that cancels its answers when it ends, however it ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], answers: Sequence[Answer]) -> None:
+        # Proxies must not hold pieces back until there are many.
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(_with_error_event(events), media_type="text/event-stream", headers=headers)
+        self.answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end or the client goes."""
+        watch = asyncio.create_task(_cancel_when_gone(receive, self.answers))
+        try:
+            await self.stream_response(send)
+        except OSError:  # the client is gone: nobody is left to tell
+            log.debug("a client left in the middle of a stream")
+        finally:
+            watch.cancel()
+            cancel_all(self.answers)
+
+
+async def _with_error_event(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass events on; an error becomes the last event, since the status has been sent."""
+    try:
+        async for item in events:
+            yield item
+    except Exception as error:
+        if not isinstance(error, Refused):
+            log.exception("a stream failed")
+        yield error_event(error)
