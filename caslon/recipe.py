@@ -180,7 +180,8 @@ def _places(text: str, path: Path) -> dict[tuple[str, ...], str]:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]+\s*(#.*)?$", line):
             table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            places.setdefault(table, f"{path}:{number}")
+            for length in range(1, len(table) + 1):  # [finetune.sft] also is where "finetune" stands
+                places.setdefault(table[:length], f"{path}:{number}")
         elif key := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
             parts = tuple(part.strip("\"'") for part in key[1].split("."))
             places.setdefault((*table, *parts), f"{path}:{number}")

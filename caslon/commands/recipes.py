@@ -1,0 +1,176 @@
+"""Commands about recipes: run, train, plan, check, show, schema."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from caslon.recipe import Recipe, StageTable
+    from caslon.runner import PlannedStage
+
+app = group()
+
+RecipeArgument = Annotated[Path, typer.Argument(help="a recipe (.toml)", metavar="RECIPE")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="change one setting: table.key=value (repeatable)", metavar="KEY=VALUE")
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    until: Annotated[str | None, typer.Option(help="stop after this stage", metavar="STAGE")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="do this stage alone; its inputs must be there", metavar="STAGE")
+    ] = None,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Do all stages of a recipe that are not done yet, and write the report."""
+    from caslon import runner
+    from caslon.observe.console import ConsoleDisplay
+    from caslon.run_report import write_run_report
+
+    loaded = _loaded(recipe, set_)
+    runner.check_extras(loaded)
+    with ConsoleDisplay() as display:
+
+        def on_stage(table: "StageTable", state: str) -> None:
+            text = f"[{table.name}]" + (" done before, nothing to do" if state == "cached" else "")
+            display.console.print(text, style="bold", markup=False)
+
+        folder = runner.run(
+            loaded,
+            runs,
+            until=until,
+            only=only,
+            command=_command(recipe, set_),
+            listeners=(display,),
+            on_stage=on_stage,
+        )
+        report = write_run_report(folder)
+    summary = _summary(folder, loaded)
+    if as_json:
+        print_json({"run": str(folder), "report": str(report), "stages": summary})
+    else:
+        _print_summary(folder, report, summary)
+
+
+@app.command()
+def train(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS) -> None:  # noqa: B006
+    """Do a recipe's stages up to its (first) pretraining: short for run --until pretrain."""
+    run(recipe, set_, until="pretrain", only=None, runs=runs, as_json=False)
+
+
+@app.command()
+def plan(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:  # noqa: B006
+    """Say what a run will do, need and cost, without doing it."""
+    from caslon import runner
+
+    planned = runner.plan(_loaded(recipe, set_), runs)
+    if as_json:
+        print_json([_planned_json(stage) for stage in planned])
+        return
+    for stage in planned:
+        inputs = ", ".join(f"{thing} from {name}" for thing, name in stage.table.inputs.items())
+        say(f"[{stage.table.name}] {stage.state}" + (f" | {inputs}" if inputs else ""))
+        if stage.rows:
+            print_table(
+                ("value", "", "unit", "origin"), [(r.name, figure(r.value), r.unit, r.origin) for r in stage.rows]
+            )
+    if any(stage.state != "done" for stage in planned):
+        say(f"start it: {_command(recipe, set_)}")
+
+
+@app.command()
+def check(recipe: RecipeArgument, set_: SetOption = []) -> None:  # noqa: B006
+    """Check a recipe and the libraries it needs; exit 2 with every mistake when something is wrong."""
+    from caslon import runner
+
+    loaded = _loaded(recipe, set_)
+    runner.check_extras(loaded)
+    say(f"{recipe} is in order: {' -> '.join(table.name for table in loaded.stages)}")
+
+
+@app.command()
+def show(recipe: RecipeArgument, set_: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+    """Show every setting of a recipe, defaults included."""
+    loaded = _loaded(recipe, set_)
+    settings = {table.name: table.settings.model_dump(mode="json") for table in loaded.stages}
+    if as_json:
+        print_json({"name": loaded.name, "seed": loaded.seed, **settings})
+        return
+    say(f'name = "{loaded.name}"\nseed = {loaded.seed}')
+    for table in loaded.stages:
+        say(f"\n[{table.name}]")
+        for key, value in settings[table.name].items():
+            mark = "" if key in table.settings.model_fields_set else "  # default"
+            say(f"{key} = {json.dumps(value, ensure_ascii=False)}{mark}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors that complete and check TOML."""
+    from caslon.recipe import recipe_schema
+
+    print_json(recipe_schema())
+
+
+def _loaded(recipe: Path, overrides: Sequence[str]) -> "Recipe":
+    from caslon.recipe import load_recipe
+
+    return load_recipe(recipe, overrides)
+
+
+def _command(recipe: Path, overrides: Sequence[str]) -> str:
+    return shlex.join(["caslon", "run", str(recipe), *(part for text in overrides for part in ("--set", text))])
+
+
+def _planned_json(stage: "PlannedStage") -> dict[str, Any]:
+    return {
+        "stage": stage.table.name,
+        "state": stage.state,
+        "key": stage.key,
+        "inputs": dict(stage.table.inputs),
+        "values": [row.__dict__ for row in stage.rows],
+    }
+
+
+def _summary(folder: Path, recipe: "Recipe") -> list[dict[str, Any]]:
+    from caslon.folders import MANIFEST, StageFolder
+
+    opened = [StageFolder.open(folder / t.name) for t in recipe.stages if (folder / t.name / MANIFEST).is_file()]
+    return [
+        {
+            "stage": stage.manifest.stage,
+            "folder": str(stage.path),
+            "seconds": stage.manifest.seconds,
+            "digest": stage.digest,
+            "totals": stage.manifest.totals,
+        }
+        for stage in opened
+    ]
+
+
+def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]]) -> None:
+    from caslon.observe.console import duration
+    from caslon.run_list import key_figures
+
+    say()
+    for stage in summary:
+        say(f"{stage['stage']:<14} {duration(stage['seconds']):>12}   {key_figures(stage['totals'])}")
+    models = [Path(stage["folder"]) / "model" for stage in summary if (Path(stage["folder"]) / "model").is_dir()]
+    say(f"\nreport   {report}")
+    if not models:
+        return
+    say(f"model    {models[-1]}")
+    say(f"\nchat     caslon chat {models[-1]}")
+    say(f"serve    caslon serve {models[-1]}")
+    say(f"retrain  caslon run {folder / 'recipe.toml'} --set pretrain.steps=...")

@@ -1,0 +1,139 @@
+"""Commands about results: explain, why, runs, report, gc."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
+from caslon.errors import UserError
+
+app = group()
+
+
+@app.command()
+def explain(
+    what: Annotated[
+        str, typer.Argument(help="a stage folder, a file of a run, or a segment or document id", metavar="WHAT")
+    ],
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Trace a model, a file or a training segment back to the raw files it was made from."""
+    if Path(what).exists():
+        _explain_path(Path(what), as_json)
+        return
+    from caslon.corpus import lineage
+
+    found = lineage.explain(what, _corpus_holding(what, runs, lineage.knows_segment))
+    print_json(found) if as_json else say(lineage.explanation_text(found))
+
+
+@app.command()
+def why(
+    document: Annotated[str, typer.Argument(help="a document id", metavar="ID")],
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a document was dropped: the step, the reason and its whole text."""
+    from caslon.corpus import lineage
+
+    found = lineage.why(document, _corpus_holding(document, runs, lineage.knows_reject))
+    print_json(found) if as_json else say(lineage.why_text(found))
+
+
+@app.command(name="runs")
+def list_runs(runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """List runs with their status, sizes and key figures."""
+    from caslon.observe.console import size
+    from caslon.run_list import run_rows
+
+    rows = run_rows(runs)
+    if as_json:
+        print_json([row.__dict__ for row in rows])
+        return
+    if not rows:
+        say(f"no runs in {runs}; start one: caslon run recipes/quickstart.toml")
+        return
+    print_table(
+        ("run", "status", "stages", "size", "validation bits per byte", "last change"),
+        [
+            (row.name, row.status, " ".join(row.stages), size(row.bytes), figure(row.val_bpb), row.changed)
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def report(
+    what: Annotated[Path, typer.Argument(help="a run folder, or its name below runs/", metavar="RUN")],
+    runs: RunsOption = RUNS,
+) -> None:
+    """Write a run's HTML report anew and print where it is."""
+    from caslon.run_report import write_run_report
+
+    folder = what if what.is_dir() else runs / what
+    if not folder.is_dir():
+        raise UserError(f"no run at {folder}", fix="see what there is: caslon runs")
+    say(str(write_run_report(folder)))
+
+
+@app.command()
+def gc(
+    runs: RunsOption = RUNS,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only list")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Free the disk from results that were set aside and from unfinished stages of runs that are not at work."""
+    from caslon.observe.console import size
+    from caslon.run_list import collect_garbage
+
+    freed = collect_garbage(runs, delete=yes)
+    if as_json:
+        print_json([{"folder": str(path), "bytes": count} for path, count in freed])
+        return
+    for path, count in freed:
+        say(f"{'deleted' if yes else 'would delete'} {path} ({size(count)})")
+    if freed and not yes:
+        say("delete them: caslon gc --yes")
+    elif not freed:
+        say("nothing to delete")
+
+
+def _explain_path(path: Path, as_json: bool) -> None:
+    from caslon.lineage import ancestors, file_entry
+
+    entry = file_entry(path)
+    chain = ancestors(path)
+    if as_json:
+        print_json(
+            {"file": entry, "stages": [{"read_as": a.read_as, **_manifest_json(a.folder.manifest)} for a in chain]}
+        )
+        return
+    if entry:
+        state = "unchanged since it was written" if entry["intact"] else "CHANGED since it was written"
+        say(f"{entry['file']}  sha256 {entry['sha256']}  {state}")
+    for ancestor in chain:
+        manifest = ancestor.folder.manifest
+        say(f"{'  ' * ancestor.depth}{ancestor.folder.path}  digest {manifest.digest[:16]}  made {manifest.started}")
+        for source, digest in manifest.sources.items():
+            say(f"{'  ' * (ancestor.depth + 1)}{source}  sha256 {digest[:16]}")
+
+
+def _manifest_json(manifest: Any) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(manifest.to_json())
+    return loaded
+
+
+def _corpus_holding(identity: str, runs: Path, knows: Callable[[str, Path], bool]) -> Path:
+    """Return the corpus folder that knows an id; newest run first."""
+    folders = sorted(runs.glob("*/corpus"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in folders:
+        if knows(identity, folder):
+            return folder
+    searched = ", ".join(str(folder) for folder in folders) or f"no corpus below {runs}"
+    raise UserError(
+        f"no id '{identity}'", where=searched, fix="ids stand in the report and in corpus/rejects/*.parquet"
+    )

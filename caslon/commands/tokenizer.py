@@ -1,0 +1,84 @@
+"""Commands about tokenizers: encode, decode, count, inspect."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from caslon.commands.output import JsonOption, group, print_json, print_table, say
+from caslon.errors import UserError
+
+if TYPE_CHECKING:
+    from caslon.tokenizer.tokenizer import Tokenizer
+
+app = group(no_args_is_help=True, help="Look at a tokenizer and use it.")
+
+FolderArgument = Annotated[Path, typer.Argument(help="a tokenizer, model or stage folder", metavar="FOLDER")]
+TextArgument = Annotated[str, typer.Argument(help="the text; - reads standard input", metavar="TEXT")]
+
+
+@app.command()
+def encode(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+    """Print the token ids of a text."""
+    ids = _tokenizer(folder).encode(_given(text))
+    print_json(ids) if as_json else say(" ".join(map(str, ids)))
+
+
+@app.command()
+def decode(
+    folder: FolderArgument,
+    ids: Annotated[str, typer.Argument(help="ids with spaces between, or a JSON list; - reads standard input")] = "-",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the text of token ids."""
+    given = _given(ids)
+    try:
+        numbers = json.loads(given) if given.lstrip().startswith("[") else [int(part) for part in given.split()]
+    except ValueError as error:
+        raise UserError(f"ids are whole numbers: {error}", fix='give them as "17 42 7" or [17, 42, 7]') from error
+    text = _tokenizer(folder).decode(numbers)
+    print_json({"text": text}) if as_json else sys.stdout.write(text)
+
+
+@app.command()
+def count(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+    """Count the tokens of a text, or of a conversation given as a JSON list of messages."""
+    given, tokenizer = _given(text), _tokenizer(folder)
+    messages = _messages(given)
+    ids = tokenizer.encode(given) if messages is None else tokenizer.encode_chat(messages).ids
+    found = {"tokens": len(ids), "characters": len(given), "bytes": len(given.encode())}
+    print_json(found) if as_json else say(str(found["tokens"]))
+
+
+@app.command()
+def inspect(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+    """Show how a text is cut: every token with its id, its bytes and its place."""
+    from caslon.tokenizer.inspect import pieces
+
+    found = pieces(_tokenizer(folder), _given(text))
+    if as_json:
+        print_json([piece.__dict__ for piece in found])
+        return
+    print_table(("id", "text", "bytes"), [(piece.id, piece.shown, piece.bytes) for piece in found])
+
+
+def _tokenizer(folder: Path) -> "Tokenizer":
+    from caslon.tokenizer.tokenizer import Tokenizer
+
+    return Tokenizer.load(folder)
+
+
+def _given(text: str) -> str:
+    return sys.stdin.read() if text == "-" else text
+
+
+def _messages(text: str) -> list[dict[str, str]] | None:
+    if not text.lstrip().startswith("[{"):
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, list) else None
