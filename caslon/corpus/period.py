@@ -1,0 +1,136 @@
+"""Whether a text was written in the years a corpus is about: from structured dates, registered years and the text itself.
+
+A date printed in a modern text does not save it (only structured dates and registered years count, and strong evidence in the
+text is stronger), and the year of a modern edition does not condemn an old work whose own date is known.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+from caslon.corpus.document import Document, Reject
+from caslon.corpus.filters import reject
+from caslon.corpus.settings import CorpusSettings
+
+STEP = "period"
+YEAR = re.compile(r"(?<![\d.,/£$])(1[0-9]{3}|20[0-9]{2})(?![\d/]|[.,]\d)")
+WORD = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+APPARATUS = re.compile(
+    r"\bISBN\b|\bhttps?://|\bwww\.\w|©|\bcopyright\s+(?:\(c\)\s*)?(?:19|20)\d\d\b|\(c\)\s*(?:19|20)\d\d\b"
+    r"|\ball rights reserved\b|\bcookies?\s+policy\b|\benable javascript\b",
+    re.IGNORECASE,
+)
+CLEAR_TERMS = 3  # distinct later words that condemn a text ...
+CLEAR_TERMS_PER_1000_WORDS = 1.0  # ... when they are this frequent
+CLEAR_YEARS = 5  # four-digit years from which a verdict is drawn
+CLEAR_LATER_YEARS_SHARE = 0.5
+SHORT_TEXT_WORDS = 300
+OVERWHELMING = 5  # against a known date in the period: this many times the evidence (an editor's notes are no proof)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a text itself says about its age."""
+
+    words: int
+    years: int
+    later_years: int
+    later_terms: tuple[tuple[str, int], ...]  # word and number of times, most frequent first
+    apparatus: int
+
+    @property
+    def modernity(self) -> float:
+        """How strongly the text looks later than the period; 1.0 is where a text without a date is condemned."""
+        terms = sum(times for _, times in self.later_terms)
+        per_1000 = 1000 * terms / max(self.words, SHORT_TEXT_WORDS)
+        by_terms = per_1000 / CLEAR_TERMS_PER_1000_WORDS if len(self.later_terms) >= CLEAR_TERMS else 0.0
+        by_apparatus = 1000 * self.apparatus / max(self.words, SHORT_TEXT_WORDS) / 2
+        enough = self.years >= CLEAR_YEARS
+        by_years = self.later_years / self.years / CLEAR_LATER_YEARS_SHARE if enough else 0.0
+        return max(by_terms, by_apparatus, by_years)
+
+
+@cache
+def later_terms() -> dict[str, int]:
+    """Return the words whose first attestation is known, with its year."""
+    text = files("caslon.corpus").joinpath("later_terms.json").read_text(encoding="utf-8")
+    terms: dict[str, int] = json.loads(text)["terms"]
+    return terms
+
+
+def evidence(text: str, last_year: int) -> Evidence:
+    """Return what the text says about being later than `last_year`."""
+    later = {word for word, year in later_terms().items() if year > last_year}
+    words = WORD.findall(text.lower())
+    counts = Counter(word for word in words if word in later)
+    years = [int(year) for year in YEAR.findall(text)]
+    return Evidence(
+        words=len(words),
+        years=len(years),
+        later_years=sum(year > last_year for year in years),
+        later_terms=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        apparatus=len(APPARATUS.findall(text)),
+    )
+
+
+def period(document: Document, settings: CorpusSettings) -> Document | Reject:
+    """Return the document with its verdict (`in` or `unknown`) and the evidence, or an `out_of_period` reject."""
+    if settings.period is None:
+        return document
+    first, last = settings.period
+    found = evidence(document.text, last)
+    verdict, reason = _verdict(document, found, first, last)
+    judged = replace(
+        document.with_scores(modernity=round(found.modernity, 3)),
+        metadata={
+            **document.metadata,
+            "period": verdict,
+            "period_reason": reason,
+            "period_evidence": {
+                "years": found.years,
+                "later_years": found.later_years,
+                "later_terms": dict(found.later_terms[:10]),
+                "apparatus": found.apparatus,
+            },
+        },
+    )
+    if verdict == "out" or (verdict == "unknown" and settings.unknown_period == "drop"):
+        return reject(judged, STEP, "out_of_period", reason)
+    return judged
+
+
+def _verdict(document: Document, found: Evidence, first: int, last: int) -> tuple[str, str]:
+    """Return `in`, `out` or `unknown` and why: the document's own date first, then its source's years, then its words."""
+    if document.year is not None:
+        return _dated_verdict(document.year, found, first, last)
+    registered = document.metadata.get("time_period")
+    if registered and (registered[1] < first or registered[0] > last):
+        return "out", f"its source covers {registered[0]} to {registered[1]}, not {first} to {last}"
+    if found.modernity >= 1.0:
+        return "out", f"no date of its own, and the text is later: {_in_words(found)}"
+    if registered and first <= registered[0] and registered[1] <= last:
+        return "in", f"its source covers {registered[0]} to {registered[1]}"
+    if found.years >= CLEAR_YEARS and found.later_years == 0 and found.modernity == 0:
+        return "in", f"{found.years} years named in the text, none after {last}"
+    return "unknown", "no date, and the text does not tell"
+
+
+def _dated_verdict(year: int, found: Evidence, first: int, last: int) -> tuple[str, str]:
+    if not first <= year <= last:
+        return "out", f"dated {year}, not {first} to {last}"
+    if found.modernity >= OVERWHELMING:
+        return "out", f"dated {year}, but the text is later: {_in_words(found)}"
+    return "in", f"dated {year}"
+
+
+def _in_words(found: Evidence) -> str:
+    terms = ", ".join(f"{word} ({times})" for word, times in found.later_terms[:5])
+    parts = [
+        f"{found.later_years} of {found.years} years are later" if found.later_years else "",
+        f"words first used later: {terms}" if terms else "",
+        f"{found.apparatus} marks of modern publishing (addresses, copyright lines)" if found.apparatus else "",
+    ]
+    return "; ".join(part for part in parts if part) or "nothing"

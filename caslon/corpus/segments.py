@@ -1,0 +1,206 @@
+"""Documents into segments: whole paragraphs packed up to a size, longer ones cut where a sentence ends.
+
+The pieces that stay, the pieces that are too short and the separators between them cover the document exactly, once.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from caslon.corpus.document import BLOCK_SEPARATOR, Document, Reject
+from caslon.corpus.settings import SegmentSettings
+from caslon.corpus.shards import Segment
+
+# Words after which a full stop ends no sentence, of today and of the sixteenth to nineteenth century.
+ABBREVIATION_LIST = """
+    mr mrs messrs dr st sr jr rev revd hon honble esq esqr gent bart kt knt capt col lieut lt gen serj sergt maj
+    prof treas gov jan feb apr aug sept sep oct nov dec tues wed thurs
+    vol vols nos num numb pp pag fol cap chap sect ver vers viz vid ibid id ib sc scil i.e e.g
+    lb lbs oz cwt qr qrs yd yds tho thos jno jas geo chas robt saml benj edw hen jos nath rich ric
+    matt eliz marg abp bp archbp ld lds ldp maj majty maties wch wth yt yr yor honr honrs worpps
+    &c etc cf eg ie a.d b.c n.b corp inc ltd dept univ figs eds
+"""
+ABBREVIATIONS = frozenset(ABBREVIATION_LIST.split())
+NUMBERED = frozenset(
+    ("no", "p", "ch", "sec", "par", "art", "fig", "cap", "ver", "chap", "vol", "nos", "pp")
+)  # "No. 31"
+SHORT_FORM = re.compile(r"[A-HJ-Za-hj-z]|[IVXLC]+|\d+[lsd]|[lsd]")  # an initial, a numeral, money
+SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(\s+)""")
+LAST_WORD = re.compile(r"\S+$")
+FIRST_CHARACTER = re.compile(r"\S")
+CLAUSE_END = re.compile(r"[;:,—–][\"'”’)\]]*\s+")
+SPACE = re.compile(r"\s+")
+LOOK_BACK = 24  # characters before a full stop that may be an abbreviation
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A half-open range of the document's text."""
+
+    start: int
+    end: int
+
+    @property
+    def characters(self) -> int:
+        """The length of the piece."""
+        return self.end - self.start
+
+
+def sentence_ends(text: str, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Yield the places in `text[start:end]` where a sentence has ended and white space begins."""
+    stop = len(text) if end is None else end
+    for match in SENTENCE_END.finditer(text, start, stop):
+        if _is_sentence_end(text, match.start(), match.end()):
+            yield match.start(1)
+
+
+def _is_sentence_end(text: str, mark: int, after: int) -> bool:
+    found = FIRST_CHARACTER.search(text, after)
+    following = found.group() if found else ""
+    if following.islower() or text[mark] != ".":
+        return not following.islower()
+    before = LAST_WORD.search(text[max(0, mark - LOOK_BACK) : mark])
+    word = before.group().strip("([\"'“‘—-") if before else ""
+    if word.lower() in NUMBERED and following.isdigit():
+        return False
+    return word.lower() not in ABBREVIATIONS and not SHORT_FORM.fullmatch(word)
+
+
+def cut(text: str, piece: Piece, maximum: int) -> list[Piece]:
+    """Return a piece cut into parts of at most `maximum` characters: at a sentence, else a clause, else a space, else hard."""
+    parts: list[Piece] = []
+    start = piece.start
+    while piece.end - start > maximum:
+        place = _cut_place(text, start, start + maximum)
+        parts.append(Piece(start, place))
+        start = place + _spaces_at(text, place, piece.end)
+    if start < piece.end:
+        parts.append(Piece(start, piece.end))
+    return parts
+
+
+def _cut_place(text: str, start: int, limit: int) -> int:
+    """Return the last good place after `start` and at or before `limit`."""
+    places = list(sentence_ends(text, start, limit + 1))
+    if places:
+        return places[-1]
+    for pattern in (CLAUSE_END, SPACE):
+        found = list(pattern.finditer(text, start + 1, limit + 1))
+        if found:
+            return found[-1].start() + len(found[-1].group().rstrip())
+    return limit
+
+
+def _spaces_at(text: str, place: int, end: int) -> int:
+    match = SPACE.match(text, place, end)
+    return len(match.group()) if match else 0
+
+
+def pieces_of(document: Document, settings: SegmentSettings) -> list[Piece]:
+    """Return the document's pieces in order, those under the minimum included."""
+    text = document.text
+    if settings.unit == "document":
+        return [Piece(0, len(text))] if text else []
+    maximum, minimum = settings.maximum_characters, settings.minimum_characters
+    packed: list[Piece] = []
+    for part in _parts(document, text, maximum):
+        last = packed[-1] if packed else None
+        if last and part.end - last.start <= maximum:
+            packed[-1] = Piece(last.start, part.end)
+        else:
+            packed.append(part)
+    return _join_short(text, packed, minimum, maximum)
+
+
+def _parts(document: Document, text: str, maximum: int) -> Iterator[Piece]:
+    position = 0
+    for block in document.blocks:
+        block_piece = Piece(position, position + len(block.text))
+        position = block_piece.end + len(BLOCK_SEPARATOR)
+        if block_piece.characters:
+            yield from cut(text, block_piece, maximum)
+
+
+def _join_short(text: str, pieces: list[Piece], minimum: int, maximum: int) -> list[Piece]:
+    """Give a short piece to a neighbour where both fit, else move the border so that both are long enough."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last is None or min(piece.characters, last.characters) >= minimum:
+            joined.append(piece)
+        elif piece.end - last.start <= maximum:
+            joined[-1] = Piece(last.start, piece.end)
+        elif (place := _shared_border(text, last, piece, minimum, maximum)) is not None:
+            joined[-1:] = [Piece(last.start, place), Piece(place + _spaces_at(text, place, piece.end), piece.end)]
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _shared_border(text: str, first: Piece, second: Piece, minimum: int, maximum: int) -> int | None:
+    """Return a sentence end that leaves at least the minimum on both sides of it."""
+    low, high = first.start + minimum, second.end - minimum
+    for place in sentence_ends(text, max(low - 1, second.end - maximum - 1), high):
+        rest = second.end - place - _spaces_at(text, place, second.end)
+        if low <= place <= first.start + maximum and minimum <= rest <= maximum:
+            return place
+    return None
+
+
+def segments_of(document: Document, settings: SegmentSettings) -> Iterator[Segment | Reject]:
+    """Yield the document's segments, and a `short_segment` reject for each piece that stayed under the minimum."""
+    text, identifier = document.text, document.id
+    locate = _Locator(document)
+    for number, piece in enumerate(pieces_of(document, settings)):
+        words = text[piece.start : piece.end]
+        raw_start, raw_end = locate(piece)
+        if piece.characters < settings.minimum_characters and settings.unit == "packed":
+            yield Reject(
+                document.origin,
+                "segments",
+                "short_segment",
+                f"{piece.characters} characters of the document's text from {piece.start}, fewer than "
+                f"{settings.minimum_characters}, and no neighbour has room",
+                words,
+                raw_start,
+                raw_end,
+                {"document_id": identifier, "start": piece.start, "end": piece.end},
+            )
+            continue
+        yield Segment(
+            id=f"{identifier}-{number:05d}",
+            text=words,
+            document_id=identifier,
+            start=piece.start,
+            end=piece.end,
+            raw_start=raw_start,
+            raw_end=raw_end,
+            origin=document.origin,
+            title=document.title,
+            year=document.year,
+            tier=document.tier,
+            licence=document.licence,
+        )
+
+
+class _Locator:
+    """Finds the raw range of a piece: from the first to the last block it touches."""
+
+    def __init__(self, document: Document) -> None:
+        self._blocks = document.blocks
+        self._starts: list[int] = []
+        position = 0
+        for block in document.blocks:
+            self._starts.append(position)
+            position += len(block.text) + len(BLOCK_SEPARATOR)
+
+    def __call__(self, piece: Piece) -> tuple[int, int]:
+        first = max(bisect_right(self._starts, piece.start) - 1, 0)
+        last = max(bisect_right(self._starts, max(piece.end - 1, piece.start)) - 1, 0)
+        touched = self._blocks[first : last + 1]
+        start, end = min(block.start for block in touched), max(block.end for block in touched)
+        if first == last and end - start == len(touched[0].text):  # the block is a plain copy: the range is exact
+            offset = piece.start - self._starts[first]
+            return start + offset, start + offset + piece.characters
+        return start, end

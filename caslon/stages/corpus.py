@@ -1,0 +1,71 @@
+"""The `[corpus]` stage: sources become cleaned, deduplicated, split and documented text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caslon.corpus.settings import CorpusSettings
+from caslon.stages.stage import PlanContext, PlanRow, StageContext
+
+if TYPE_CHECKING:
+    from caslon.corpus.registry import SourceEntry
+
+VERSION = 1
+READS: Sequence[str] = ()
+WRITES = "text"
+NEEDS = {"lxml": "corpus", "ftfy": "corpus", "py3langid": "corpus", "rensa": "corpus"}
+Settings = CorpusSettings
+MEASURED_BYTES_PER_SECOND_AND_CORE = 1_000_000  # plain text through all steps
+
+
+def sources(settings: CorpusSettings, base: Path) -> list[Path]:
+    """Return every outside file the stage reads."""
+    from caslon.corpus.collect import source_paths
+
+    return source_paths(_entries(settings, base))
+
+
+def plan(context: PlanContext) -> tuple[PlanRow, ...]:
+    """Return what will be read and how long it should take."""
+    from caslon.corpus.collect import source_paths
+    from caslon.corpus.workers import available_cores
+
+    settings: CorpusSettings = context.settings
+    entries = _entries(settings, context.base)
+    paths = source_paths(entries)
+    size = sum(path.stat().st_size for path in paths)
+    workers = settings.workers or available_cores()
+    return (
+        PlanRow("sources", len(entries), "", "corpus.sources"),
+        PlanRow("files", len(paths), "", "on disk, archives counted once"),
+        PlanRow("size", size, "bytes", "as stored"),
+        PlanRow("workers", workers, "processes", "corpus.workers" if settings.workers else "one per core"),
+        PlanRow(
+            "time",
+            round(size / MEASURED_BYTES_PER_SECOND_AND_CORE / workers, 1),
+            "s",
+            "at 1 MB/s and core; archives unpack to several times their size",
+        ),
+    )
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Write the corpus below the stage folder and return its figures."""
+    from caslon.corpus.pipeline import build
+
+    settings: CorpusSettings = context.settings
+    entries = _entries(settings, context.base)
+    totals = build(entries, settings, context.seed, context.folder, context.events)
+    return totals.to_json()
+
+
+def _entries(settings: CorpusSettings, base: Path) -> "tuple[SourceEntry, ...]":
+    from caslon.corpus.registry import load_sources
+
+    return load_sources(
+        settings.sources,
+        base,
+        roles=settings.roles,
+        only=settings.only,
+        max_items=settings.maximum_files or None,
+    )
