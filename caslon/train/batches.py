@@ -1,6 +1,6 @@
 """Token files or conversations into batches: which ids a step sees, as a pure function of (seed, step).
 
-No iterator and no random state: a resumed run asks for batch 1,207 and gets it. Unusual: an epoch's row is cut out of the shuffled
+No iterator and no random state: a resumed run asks for batch 1,207 and gets it. Unusual: a row is cut out of the shuffled
 documents by position, so nothing is concatenated in memory.
 
 A row of the packed mode is `T` inputs and the `T` ids after them; rows overlap by one id, so each id of the data set is a target
@@ -9,7 +9,7 @@ exactly once an epoch. The end token that closes a document is, as an input, the
 Legend: `B` rows of a batch, `T` tokens of a row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -50,9 +50,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        documents = None if self.document_ids is None else self.document_ids.to(device)
-        tensors = (self.ids, self.targets, self.scored, self.positions)
-        return Batch(*(tensor.to(device) for tensor in tensors), documents, self.sources)
+        return Batch(
+            ids=self.ids.to(device),
+            targets=self.targets.to(device),
+            scored=self.scored.to(device),
+            positions=self.positions.to(device),
+            document_ids=None if self.document_ids is None else self.document_ids.to(device),
+            sources=self.sources,
+        )
 
 
 class Batches(Protocol):
@@ -101,8 +106,8 @@ class PackedBatches:
         return -(-int(self.documents.starts[-1]) // self.context)
 
     @cached_property
-    def _epoch(self) -> "lru_cache":  # type: ignore[type-arg]
-        return lru_cache(maxsize=2)(self._shuffled)
+    def _epoch(self) -> Callable[[int], tuple[Ints, Ints]]:
+        return lru_cache(maxsize=2)(self._shuffled)  # two: a batch may reach into the next epoch
 
     def _shuffled(self, epoch: int) -> tuple[Ints, Ints]:
         """Return the documents' order and where each begins in the epoch's stream, behind the leading end token."""
@@ -217,7 +222,7 @@ class ConversationBatches:
         return len(self.packed)
 
     @cached_property
-    def _epoch(self) -> "lru_cache":  # type: ignore[type-arg]
+    def _epoch(self) -> Callable[[int], Ints]:
         return lru_cache(maxsize=2)(lambda epoch: random_order(len(self.packed), self.seed, epoch))
 
     def batch(self, step: int, rows: int) -> Batch:
@@ -242,8 +247,14 @@ class ConversationBatches:
                 documents[number, part] = place
                 place = part.stop
             positions[number, place:] = np.arange(self.context - place)
-        arrays = (torch.from_numpy(array) for array in (ids, targets, scored, positions, documents))
-        return Batch(*arrays, sources=tuple(sorted({index for row in rows for index in row})))
+        return Batch(
+            ids=torch.from_numpy(ids),
+            targets=torch.from_numpy(targets),
+            scored=torch.from_numpy(scored),
+            positions=torch.from_numpy(positions),
+            document_ids=torch.from_numpy(documents),
+            sources=tuple(sorted({index for row in rows for index in row})),
+        )
 
 
 def best_fit(lengths: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:

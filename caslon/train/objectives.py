@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from caslon.model.attention import document_attention
 from caslon.model.decoder import Decoder
@@ -66,14 +66,16 @@ class NextToken:
         if not bool(scored.all()):  # the head is a good part of the work: spare it the positions nobody scores
             kept = scored.nonzero().squeeze(1)
             hidden, targets = hidden[kept], targets[kept]
-        total, right = HeadCrossEntropy.apply(hidden, head_weight(decoder), targets, self.chunk_tokens)
+        total, right = HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden, head_weight(decoder), targets, self.chunk_tokens
+        )
         metrics = {"correct": float(right)}
         if self.byte_counts is not None:
             metrics["bytes"] = float(self.byte_counts[targets].sum())
         return LossSum(total, int(targets.numel()), metrics)
 
 
-def head_weight(decoder: Decoder) -> nn.Parameter:
+def head_weight(decoder: Decoder) -> Tensor:
     """Return the output head's weight `[V, D]`: the embedding's when they are tied."""
     head = decoder.model.embed_tokens if decoder.lm_head is None else decoder.lm_head
     return head.weight

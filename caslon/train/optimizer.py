@@ -1,4 +1,4 @@
-"""The two optimisers behind one small interface: AdamW for all parameters, or Muon for the hidden matrices and AdamW for the rest.
+"""Two optimisers behind one interface: AdamW for all parameters, or Muon for the hidden matrices and AdamW for the rest.
 
 Muon (https://kellerjordan.github.io/posts/muon) orthogonalises the momentum of every hidden weight matrix; its update is scaled
 to the size AdamW's would have (arXiv:2502.16982), so one learning rate serves both. Unusual: matrices of one shape are kept
@@ -130,7 +130,8 @@ class Optimizer:
         self._adamw = self._new_adamw()
         for name, parameter in self._adamw_parameters().items():
             prefix = f"adamw.{name}."
-            parts = {key.removeprefix(prefix): state[key].clone() for key in state if key.startswith(prefix)}
+            own = [key for key in state if key.startswith(prefix)]
+            parts = {key.removeprefix(prefix): state[key].to(parameter.device, copy=True) for key in own}
             if parts:
                 self._adamw.state[parameter] = parts
         for stack in self._stacks:

@@ -1,16 +1,13 @@
-"""The keys of a training table and the plan they resolve to. Both import no torch, so that a recipe is checked in no time."""
+"""The keys of a training table. Imports no torch, so that a recipe is checked in no time."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from caslon.errors import UserError
 from caslon.settings import Settings, side_effect_only
-from caslon.train.schedule import Schedule, ScheduleName
+from caslon.train.schedule import ScheduleName
 
 Precision = Literal["auto", "fp32", "bf16"]
-MUON_RATE_WARNING = 0.1
 
 
 class OptimizationSettings(Settings):
@@ -58,39 +55,3 @@ class UpkeepSettings(Settings):
     progress_every: int = Field(
         1, ge=1, description="steps between progress lines", json_schema_extra=side_effect_only()
     )
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """Everything the loop needs to know, with no key left open."""
-
-    steps: int
-    batch: int
-    micro_batch: int
-    context: int
-    schedule: Schedule
-    optimizer: Literal["adamw", "muon"]
-    weight_decay: float
-    clip: float
-    seed: int
-    eval_every: int
-    eval_batches: int
-    save_every: int | None
-    keep: int
-    on_nan: Literal["skip", "stop"] = "skip"
-    progress_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.batch % self.micro_batch:
-            raise UserError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Tokens the model sees in one step."""
-        return self.batch * self.context
-
-    def identity(self) -> dict[str, Any]:
-        """Return what must not change between the parts of one run."""
-        fixed = asdict(self)
-        del fixed["progress_every"]
-        return fixed

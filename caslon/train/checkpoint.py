@@ -1,0 +1,222 @@
+"""A training run on disk: numbered Hugging Face model folders that also hold what the run needs to go on exactly.
+
+`checkpoints/step-000400/` is a whole model folder, with `optimizer.safetensors`, `trainer.json` and `MANIFEST.json` (size and
+SHA-256 of every file) beside the weights. It is written to a hidden sibling, flushed and renamed, so a folder with that name is
+complete. `best` and `last` are relative links, replaced by rename. Nothing is pickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from caslon.errors import StorageError
+from caslon.folders import sha256_of_file, sync_folder, write_atomic
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "trainer.json"
+MANIFEST_FILE = "MANIFEST.json"
+PREFIX = "step-"
+SPARE = 1.1  # a save needs its size and a tenth more
+
+SaveModel = Callable[[Path, Mapping[str, Any]], None]
+"""Write a complete model folder at a path, with these facts in its sidecar."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint folder."""
+
+    path: Path
+    step: int
+
+    def state(self) -> dict[str, Any]:
+        """Return what the trainer wrote down."""
+        state: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
+        return state
+
+    def optimizer(self) -> dict[str, Tensor]:
+        """Return the optimiser's tensors by name."""
+        tensors: dict[str, Tensor] = load_file(self.path / OPTIMIZER_FILE)
+        return tensors
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the folder, by its manifest; `None` when it is intact."""
+        try:
+            files = json.loads((self.path / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError):
+            return f"{MANIFEST_FILE} is missing or damaged"
+        for name, entry in files.items():
+            file = self.path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["bytes"] or sha256_of_file(file) != entry["sha256"]:
+                return f"{name} was changed or damaged after it was written"
+        return None
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run, below `folder`. `warn` tells the user what was skipped or could not be saved."""
+
+    folder: Path
+    keep: int
+    warn: Callable[[str], None]
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f".{PREFIX}*"):  # of a process that was killed while it saved
+            shutil.rmtree(left)
+
+    def all(self) -> list[Checkpoint]:
+        """Return the complete checkpoints, oldest first."""
+        found = (path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir() and not path.is_symlink())
+        return sorted((Checkpoint(path, int(path.name.removeprefix(PREFIX))) for path in found), key=lambda c: c.step)
+
+    def newest_intact(self) -> Checkpoint | None:
+        """Return the newest undamaged checkpoint, `None` when there never was one; `StorageError` when all are damaged."""
+        candidates = self.all()[::-1]
+        for candidate in candidates:
+            problem = candidate.problem()
+            if problem is None:
+                lost = candidates[0].step - candidate.step
+                if lost:
+                    self.warn(f"going on from {candidate.path.name}: {lost} steps are lost and will be repeated")
+                return candidate
+            self.warn(f"checkpoint {candidate.path.name} is not intact: {problem}")
+        if candidates:
+            raise StorageError(
+                "no checkpoint of this run is intact",
+                where=str(self.folder),
+                fix="restore one from a backup, or remove the folder to train from the start",
+            )
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint that the link `best` points to."""
+        return self._linked("best")
+
+    def save(
+        self, step: int, save_model: SaveModel, optimizer: Mapping[str, Tensor], state: Mapping[str, Any], *, best: bool
+    ) -> Checkpoint | None:
+        """Write a checkpoint and point the links to it; `None`, with a warning, when the disk has no room for it."""
+        if not self._make_room(_size(optimizer)):
+            return None
+        path = self.folder / f"{PREFIX}{step:06d}"
+        partial = self.folder / f".{path.name}.{os.getpid()}"
+        try:
+            partial.mkdir()
+            self._write(partial, save_model, optimizer, state)
+            self._put(partial, path)
+        except (OSError, SafetensorError, StorageError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            self.warn(f"checkpoint at step {step} could not be written: {error}")
+            return None
+        for name in ("last", "best") if best else ("last",):
+            self._link(name, path)
+        self.prune()
+        return Checkpoint(path, step)
+
+    def prune(self) -> None:
+        """Remove old checkpoints: all but the newest `keep` regular ones, the best and the last."""
+        spare = self._protected()
+        checkpoints = self.all()
+        regular = [item for item in checkpoints if item.state()["regular"]]
+        kept = {item.step for item in regular[-self.keep :]} | spare
+        for item in checkpoints:
+            if item.step not in kept:
+                self._remove(item)
+
+    def go_on_from(self, checkpoint: Checkpoint, best_step: int | None) -> None:
+        """Make `checkpoint` the last one: later ones are removed, and both links are set as they were at its step."""
+        for item in self.all():
+            if item.step > checkpoint.step:
+                self._remove(item)
+        self._link("last", checkpoint.path)
+        best = self.folder / f"{PREFIX}{best_step or checkpoint.step:06d}"
+        self._link("best", best if best.is_dir() else checkpoint.path)
+
+    def _write(
+        self, partial: Path, save_model: SaveModel, optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+    ) -> None:
+        save_model(partial, {"step": state["step"], "tokens_seen": state["tokens"]})
+        save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+        # Some safetensors versions write 0600 whatever the umask: give it the mode the other files have.
+        write_atomic(partial / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+        (partial / OPTIMIZER_FILE).chmod((partial / STATE_FILE).stat().st_mode & 0o777)
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+            for path in sorted(partial.iterdir())
+        }
+        write_atomic(partial / MANIFEST_FILE, json.dumps({"files": files}, indent=2) + "\n")
+        for file in partial.iterdir():
+            _flush(file)
+        sync_folder(partial)
+
+    def _put(self, partial: Path, path: Path) -> None:
+        """Rename the finished folder to its name; a damaged or rewound one of that step is replaced."""
+        if path.exists():
+            old = self.folder / f".{path.name}.old"
+            path.rename(old)
+            partial.rename(path)
+            shutil.rmtree(old)
+        else:
+            partial.rename(path)
+        sync_folder(self.folder)
+
+    def _remove(self, item: Checkpoint) -> None:
+        """Take a checkpoint away in one rename, so that a kill in between leaves no half folder under its name."""
+        doomed = self.folder / f".{item.path.name}.old"
+        item.path.rename(doomed)
+        shutil.rmtree(doomed)
+
+    def _link(self, name: str, path: Path) -> None:
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.name)
+        temporary.replace(self.folder / name)
+
+    def _linked(self, name: str) -> Checkpoint | None:
+        link = self.folder / name
+        if not link.exists():
+            return None
+        path = self.folder / link.readlink()
+        return Checkpoint(path, int(path.name.removeprefix(PREFIX)))
+
+    def _protected(self) -> set[int]:
+        return {item.step for item in (self._linked("best"), self._linked("last")) if item is not None}
+
+    def _make_room(self, optimizer_bytes: int) -> bool:
+        """Return whether a save fits, after removing old checkpoints as far as that is allowed and needed."""
+        newest = next(iter(self.all()[::-1]), None)
+        size = _folder_bytes(newest.path) if newest else 2 * optimizer_bytes
+        for item in [*self.all(), None]:
+            free = self.free_bytes(self.folder)
+            if free >= SPARE * size:
+                return True
+            if item is not None and item.step not in self._protected():
+                self._remove(item)
+        self.warn(f"no checkpoint written: it needs {SPARE * size / 1e6:.0f} MB and {free / 1e6:.0f} MB are free")
+        return False
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file, suppress(OSError):  # some network disks refuse to flush a file opened for reading
+        os.fsync(file.fileno())

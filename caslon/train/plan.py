@@ -1,0 +1,116 @@
+"""The plan of a training run: every number the loop needs, each from the recipe or derived, with where it came from.
+
+Imports no torch. In pretraining one dial derives them: depth sets the shape, the shape sets batch, rate and steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+from caslon.errors import UserError
+from caslon.train.schedule import Schedule
+from caslon.train.settings import OptimizationSettings, UpkeepSettings
+
+TOKENS_PER_PARAMETER = 20  # arXiv:2203.15556, table 3
+EVALUATIONS = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Everything the loop needs to know, with no key left open."""
+
+    steps: int
+    batch: int
+    micro_batch: int
+    context: int
+    schedule: Schedule
+    optimizer: Literal["adamw", "muon"]
+    weight_decay: float
+    clip: float
+    seed: int
+    eval_every: int
+    eval_batches: int
+    save_every: int | None
+    keep: int
+    on_nan: Literal["skip", "stop"] = "skip"
+    progress_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % self.micro_batch:
+            raise UserError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens the model sees in one step."""
+        return self.batch * self.context
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change between the parts of one run."""
+        fixed = asdict(self)
+        del fixed["progress_every"]
+        return fixed
+
+
+class Origins(dict[str, str]):
+    """Where each value of a plan came from, by its name."""
+
+    def choose(self, name: str, setting: T | None, derived: T, why: str) -> T:
+        """Return the setting, or the derived value when there is none, and note which it was."""
+        self[name] = "setting" if setting is not None else why
+        return setting if setting is not None else derived
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a stage takes for keys that are left out. `steps` is asked last, when tokens per step are known."""
+
+    context: int
+    batch: int
+    learning_rate: float
+    steps: Callable[[int], int]  # tokens per step -> steps
+    steps_why: str
+    why: str
+    warmup_share: float
+
+
+def make_plan(
+    optimization: OptimizationSettings, upkeep: UpkeepSettings, defaults: Defaults, *, seed: int
+) -> tuple[TrainPlan, Origins]:
+    """Return a plan with no key left open, and where its values came from."""
+    origins = Origins()
+    context = origins.choose("context", optimization.context, defaults.context, defaults.why)
+    batch = origins.choose("batch", optimization.batch, defaults.batch, defaults.why)
+    micro_batch = origins.choose("micro_batch", optimization.micro_batch, batch, "the whole batch at once")
+    steps = origins.choose("steps", optimization.steps, defaults.steps(batch * context), defaults.steps_why)
+    peak = origins.choose("learning_rate", optimization.learning_rate, defaults.learning_rate, defaults.why)
+    warmup = round(defaults.warmup_share * steps)
+    warmup = origins.choose("warmup_steps", optimization.warmup_steps, warmup, f"{defaults.warmup_share:.0%} of steps")
+    every = max(1, steps // EVALUATIONS)
+    eval_every = origins.choose("eval_every", upkeep.eval_every, every, f"{EVALUATIONS} times in the run")
+    schedule = Schedule(
+        name=optimization.schedule,
+        peak=peak,
+        steps=steps,
+        warmup_steps=warmup,
+        floor=peak * optimization.min_rate_ratio,
+        decay_steps=round(steps * optimization.decay_share),
+    )
+    plan = TrainPlan(
+        steps=steps,
+        batch=batch,
+        micro_batch=micro_batch,
+        context=context,
+        schedule=schedule,
+        optimizer=optimization.optimizer,
+        weight_decay=optimization.weight_decay,
+        clip=optimization.clip,
+        seed=seed,
+        eval_every=eval_every,
+        eval_batches=upkeep.eval_batches,
+        save_every=upkeep.save_every,
+        keep=upkeep.keep,
+        on_nan=optimization.on_nan,
+        progress_every=upkeep.progress_every,
+    )
+    return plan, origins

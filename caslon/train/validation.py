@@ -1,0 +1,48 @@
+"""How good a model is on a fixed set of batches: the same ones at every evaluation of a run."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from caslon.model.decoder import Decoder
+from caslon.train.batches import Batch, Batches
+from caslon.train.objectives import Objective, bits_per_byte
+
+
+def fixed_batches(batches: Batches, rows: int, count: int) -> list[Batch]:
+    """Return the first `count` batches, or one epoch where that is less: no target is counted twice."""
+    whole, rest = divmod(min(count * rows, batches.rows_per_epoch), rows)
+    found = [batches.batch(number, rows) for number in range(whole)]
+    if rest:
+        found.append(next(batches.batch(whole, rows).split(rest)))
+    return found
+
+
+@torch.no_grad()
+def validation_metrics(
+    decoder: Decoder,
+    objective: Objective,
+    batches: Sequence[Batch],
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> dict[str, float]:
+    """Return loss, perplexity, accuracy and, where the objective counts bytes, bits per byte over all targets at once."""
+    was_training = decoder.training
+    decoder.eval()
+    nats, count, sums = 0.0, 0, dict[str, float]()
+    for batch in batches:
+        with autocast():
+            part = objective.loss(decoder, batch.to(decoder.device))
+        nats += float(part.sum)
+        count += part.count
+        for name, value in part.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+    decoder.train(was_training)
+    loss = nats / count
+    values = {"eval/val_loss": loss, "eval/val_ppl": math.exp(min(loss, 700.0)), "eval/val_tokens": float(count)}
+    if "correct" in sums:
+        values["eval/val_accuracy"] = sums["correct"] / count
+    if sums.get("bytes"):
+        values["eval/val_bpb"] = bits_per_byte(nats, sums["bytes"])
+    return values
