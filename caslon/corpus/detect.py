@@ -40,6 +40,7 @@ PYTHON_LINES = re.compile(
 )  # fmt: skip
 MARKDOWN_LINES = re.compile(r"^(?:#{1,6} \S|```|[-*] \S|\[[^\]]+\]\(|\|.+\|$|={4,}$)", re.MULTILINE)
 CONTROLS = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f]")
+XML_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)

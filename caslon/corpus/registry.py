@@ -116,7 +116,7 @@ def load_sources(
     if not found:
         wanted = f" with an id like {', '.join(only)}" if only else ""
         raise UserError(f"no enabled source{wanted} in {', '.join(names)}", where="corpus.sources")
-    entries = [replace(entry, max_items=entry.max_items or max_items) for entry in found]
+    entries = [replace(entry, max_items=entry.max_items or max_items or None) for entry in found]
     return tuple(sorted(_with_unique_ids(entries), key=lambda entry: entry.id))
 
 

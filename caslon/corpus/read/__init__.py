@@ -22,7 +22,7 @@ Reader = Callable[[Source, ReadSettings], Iterator[Extracted | Reject]]
 NO_READER = {
     "pdf": "a PDF file", "epub": "an EPUB book", "docx": "a Word file", "zip": "a zip archive inside an archive",
     "gzip": "a gzip file inside an archive", "bzip2": "a bzip2 file inside an archive", "xz": "an xz file inside an archive",
-    "zstd": "a zstandard file", "parquet": "a Parquet file", "mediawiki": "a MediaWiki dump", "xml": "XML of an unknown kind",
+    "zstd": "a zstandard file", "parquet": "a Parquet file", "mediawiki": "a MediaWiki dump",
     "json": "JSON", "jsonl": "JSON lines", "binary": "binary data",
 }  # fmt: skip
 
@@ -87,6 +87,10 @@ def _reader(kind: str) -> Reader:
         from caslon.corpus.read.tei import read_tei
 
         return read_tei
+    if kind == "xml":
+        from caslon.corpus.read.tei import read_other_xml
+
+        return read_other_xml
     if kind == "python":
         from caslon.corpus.read.python import read_python
 
@@ -116,7 +120,7 @@ def _document(raw: RawFile, found: Extracted, facts: Mapping[str, Any]) -> Docum
         year=year,
         licence=known.get("licence", ""),
         group=known.get("group") or found.group or _file_group(raw),
-        metadata={**_known(raw), **facts, **found.metadata},
+        metadata={**found.metadata, **facts, **_known(raw)},
         removals=found.removals,
     )
 

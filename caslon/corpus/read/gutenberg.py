@@ -8,13 +8,13 @@ import re
 
 NAME = r"(?:the\s+|this\s+|a\s+)?project\s+gutenberg"
 START = re.compile(
-    rf"^[ \t]*\*{{1,3}}[ \t]*start\s+of\s+{NAME}[^\n*]*(?:\n[^\n*]+){{0,3}}(?:\*+|$)"
+    rf"(?:^|>)[ \t]*\*{{1,3}}[ \t]*start\s+of\s+{NAME}[^\n*]*(?:\n[^\n*]+){{0,3}}(?:\*+|$)"
     r"|^[ \t]*\*?end\*?[ \t]*\*?the small print!?[^\n]*$"
     r"|^[ \t]*\*+[ \t]*end[ \t]*\*?[ \t]*the small print[^\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 END = re.compile(
-    rf"^[ \t]*\*{{0,3}}[ \t]*end\s+of\s+(?:this\s+|the\s+)?(?:{NAME})\b"
+    rf"(?:^|>)[ \t]*\*{{0,3}}[ \t]*end\s+of\s+(?:this\s+|the\s+)?(?:{NAME})\b"
     r"|^[ \t]*\*{3}[ \t]*start:?[ \t]+full[ \t]+licen[sc]e"
     r"|^[ \t]*the full project gutenberg licen[sc]e[ \t]*$",
     re.IGNORECASE | re.MULTILINE,

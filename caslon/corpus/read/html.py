@@ -1,0 +1,254 @@
+"""HTML: turns a page or an e-book chapter into headings and paragraphs, without scripts, navigation, forms and notices.
+
+Python's own parser gives the place of every tag, so each block knows its range in the source. E-books and Project Gutenberg
+pages are taken whole; of other pages trafilatura says what the main text is and its choice is laid over our blocks, and
+where it finds nothing blocks made of links go. A short page that only says "not found" is an error page.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+from caslon.corpus.document import Block, Reject
+from caslon.corpus.read.blocks import LINE, SPACE, BlockBuilder
+from caslon.corpus.read.gutenberg import body_range, is_credit
+from caslon.corpus.read.reading import Extracted, ReadSettings, Source
+
+STEP = "read"
+
+DROPPED = frozenset(
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "math",
+        "nav",
+        "form",
+        "select",
+        "button",
+        "iframe",
+        "object",
+        "canvas",
+        "video",
+        "audio",
+        "textarea",
+        "dialog",
+    ]
+)
+DROPPED_ON_PAGES = frozenset(("footer", "aside", "menu"))  # in e-books these hold signatures and asides of the author
+BLOCKS = frozenset(
+    [
+        "html",
+        "body",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "div",
+        "section",
+        "article",
+        "main",
+        "header",
+        "footer",
+        "aside",
+        "blockquote",
+        "pre",
+        "ul",
+        "ol",
+        "dl",
+        "table",
+        "caption",
+        "figure",
+        "figcaption",
+        "address",
+        "hr",
+        "center",
+        "fieldset",
+        "details",
+        "summary",
+        "td",
+        "th",
+        "thead",
+        "tbody",
+    ]
+)
+LINES = frozenset(("br", "li", "dt", "dd", "tr"))
+VOID = frozenset(("br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"))
+PAGE_NUMBER = re.compile(r"\b(?:pagenum|pageno|page-?number|pginternal|linenum)\b", re.IGNORECASE)
+BOOK = re.compile(
+    r"project gutenberg|epub:type|standard ?ebooks|name=[\"']generator[\"'] content=[\"']Ebookmaker", re.IGNORECASE
+)
+ERROR = re.compile(
+    r"(?:^|error )\W*(?:40[0-9]|410|429|50[0-4])\b|not found|page (?:does not|doesn't|no longer) exist|forbidden|access denied"
+    r"|internal server error|service (?:temporarily )?unavailable|bad gateway|gateway time-?out|just a moment",
+    re.IGNORECASE,
+)
+NOTICE = re.compile(
+    r"\bcookies?\b.*\b(?:accept|agree|consent|settings|polic|use)|\b(?:use|accept)\b.*\bcookies?\b", re.IGNORECASE
+)
+MAX_ERROR_CHARACTERS = 1_000
+MAX_NOTICE_CHARACTERS = 300
+MAX_LINK_SHARE = 0.6  # a block with more of its letters in links is navigation
+MIN_MAIN_SHARE = 0.25  # less of the text found than this, and trafilatura's choice is not believed
+CREDIT_BLOCKS = 12
+
+
+def read_html(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
+    """Yield the one document of a page, or the reject of an error page."""
+    text = source.text
+    is_book = BOOK.search(text[:20_000]) is not None or body_range(text) != (0, len(text))
+    page = _Page(text, is_book=is_book)
+    blocks = page.blocks()
+    title = " ".join("".join(page.title).split())
+    if _is_error(title, blocks):
+        reason = f"a short page that says '{(title or blocks[0].text)[:80]}'"
+        yield Reject(source.origin, STEP, "error_page", reason, text, 0, len(text))
+        return
+    blocks = _without_gutenberg(text, blocks)
+    blocks = [block for block in blocks if page.link_share(block) <= MAX_LINK_SHARE]
+    if not is_book:
+        blocks = _main_text(text, [block for block in blocks if not _is_notice(block.text)])
+    yield Extracted(blocks=tuple(blocks), title=title)
+
+
+def _is_error(title: str, blocks: list[Block]) -> bool:
+    if sum(len(block.text) for block in blocks) > MAX_ERROR_CHARACTERS:
+        return False
+    return any(ERROR.search(text) for text in (title, *(block.text for block in blocks[:2])) if len(text) < 200)
+
+
+def _is_notice(text: str) -> bool:
+    return len(text) < MAX_NOTICE_CHARACTERS and NOTICE.search(text) is not None
+
+
+def _without_gutenberg(text: str, blocks: list[Block]) -> list[Block]:
+    start, end = body_range(text)
+    kept = [block for block in blocks if block.start >= start and block.end <= end]
+    if start > 0:
+        kept = [block for at, block in enumerate(kept) if at >= CREDIT_BLOCKS or not is_credit(block.text)]
+    return kept
+
+
+def _main_text(text: str, blocks: list[Block]) -> list[Block]:
+    """Return the blocks trafilatura takes for the main text; all of them when it finds too little to be believed."""
+    if len(blocks) < 3:
+        return blocks
+    import trafilatura
+
+    main = trafilatura.extract(text, include_comments=False, include_tables=True, favor_recall=True, deduplicate=False)
+    known = _letters(main or "")
+    kept = [block for block in blocks if _letters(block.text)[:80] in known]
+    share = sum(len(block.text) for block in kept) / max(1, sum(len(block.text) for block in blocks))
+    return kept if share >= MIN_MAIN_SHARE else blocks
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"\W+", "", text).lower()
+
+
+class _Page(HTMLParser):
+    """One page on its way through the parser: collects blocks with places, the title, and how much of each is links."""
+
+    def __init__(self, text: str, *, is_book: bool) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title: list[str] = []
+        self._text = text
+        self._lower = text.lower()
+        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._builder = BlockBuilder()
+        self._dropped_names = DROPPED if is_book else DROPPED | DROPPED_ON_PAGES
+        self._dropped = ""  # name of the element being dropped
+        self._depth = 0  # open elements of that name
+        self._in_title = self._in_head = False
+        self._links = 0  # open links
+        self._preformatted = 0
+        self._places: list[int] = []  # of each piece of text
+        self._letters = [0]  # letters in all pieces before
+        self._linked = [0]  # of these, letters in links
+
+    def blocks(self) -> list[Block]:
+        """Parse the page and return its blocks."""
+        self.feed(self._text)
+        self.close()
+        self._builder.border(len(self._text))
+        return self._builder.blocks
+
+    def link_share(self, block: Block) -> float:
+        """Return how much of a block's text stands in links."""
+        first, after = bisect_left(self._places, block.start), bisect_left(self._places, block.end)
+        letters = self._letters[after] - self._letters[first]
+        return (self._linked[after] - self._linked[first]) / letters if letters else 0.0
+
+    def _place(self) -> int:
+        line, column = self.getpos()
+        return self._lines[line - 1] + column
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if self._dropped:
+            self._depth += tag == self._dropped
+            return
+        if tag in ("head", "title"):
+            self._in_head = self._in_head or tag == "head"
+            self._in_title = tag == "title"
+        elif tag == "body":
+            self._in_head = self._in_title = False
+        values = dict(attributes)
+        if self._is_dropped(tag, values):
+            self._dropped, self._depth = tag, 1
+        elif tag == "a" and values.get("href"):
+            self._links += 1
+        self._shape(tag, opens=True)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if not self._dropped:
+            self._shape(tag, opens=True)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._dropped:
+            self._depth -= tag == self._dropped
+            if not self._depth:
+                self._dropped = ""
+            return
+        if tag == "head":
+            self._in_head = self._in_title = False
+        elif tag == "title":
+            self._in_title = False
+        elif tag == "a":
+            self._links = max(0, self._links - 1)
+        self._shape(tag, opens=False)
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title and not self._dropped:
+            self.title.append(data)
+        if self._dropped or self._in_head or self._in_title:
+            return
+        letters = len(data.strip())
+        if letters:
+            self._places.append(self._place())
+            self._letters.append(self._letters[-1] + letters)
+            self._linked.append(self._linked[-1] + (letters if self._links else 0))
+        data = data.replace(LINE, "").replace(SPACE, "")
+        self._builder.add(data.replace("\n", LINE).replace(" ", SPACE) if self._preformatted else data)
+
+    def _is_dropped(self, tag: str, values: dict[str, str | None]) -> bool:
+        numbered = tag in ("span", "div", "p", "a") and PAGE_NUMBER.search(values.get("class") or "") is not None
+        if tag in VOID or not (tag in self._dropped_names or (numbered and not values.get("href"))):
+            return False
+        # Without an end tag the rest of the page would go with it.
+        return self._lower.find(f"</{tag}", self._place()) >= 0
+
+    def _shape(self, tag: str, *, opens: bool) -> None:
+        if tag == "pre":
+            self._preformatted = max(0, self._preformatted + (1 if opens else -1))
+        if tag in BLOCKS:
+            self._builder.border(self._place())
+        elif tag in LINES:
+            self._builder.line()
+        elif tag in DROPPED:
+            self._builder.space()

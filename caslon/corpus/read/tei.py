@@ -1,0 +1,372 @@
+"""TEI: turns P5, TEI.2 (P4), the upper-case P3 of the Text Creation Partnership and bare records into documents.
+
+One document per file, but one per trial and front matter in the Old Bailey's sessions. Speeches, lists and stanzas are one
+block with their lines; notes stand aside in the metadata; a gap gives one mark; editors' headers give title, author and year.
+Of a file that breaks off, the whole blocks and records are kept and the rest is rejected with its place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from html.entities import html5
+from typing import Any
+
+from caslon.corpus.document import Reject
+from caslon.corpus.read.blocks import BlockBuilder
+from caslon.corpus.read.reading import Extracted, ReadSettings, Source
+from caslon.corpus.read.safe_xml import MalformedXml, Places, UnsafeXml, walk, xml_bytes
+from caslon.corpus.read.tei_facts import OldBaileyRecord, TeiHeader
+
+STEP = "read"
+
+# What an element does to the text; names are compared without prefix and in lower case. All others are inline.
+ACTIONS = {
+    "drop": """temphead idg header interp interpgrp xptr ptr join link fw figdesc facsimile standoff sourcedoc am del index
+        anchor certainty alt""",
+    "header": "teiheader",
+    "note": "note tailnote",
+    "block": """p ab head div div0 div1 div2 div3 div4 div5 div6 div7 text body front back group lg trailer byline epigraph
+        argument titlepage titlepart docimprint figure postscript floatingtext letter castgroup""",
+    "group": "sp list table castlist opener closer",  # one block, whose parts are lines
+    "line": "l item row speaker castitem addrline signed salute dateline label",
+    "space": "pb cb gb milestone lb cell",
+    "placed": "stage bibl",  # inline in running text, else a line or a block of its own
+    "gap": "gap",
+    "glyph": "g",
+    "reading": "reg sic expan",  # in a choice the other reading is taken: original spelling, corrected errors
+}
+ACTION_OF = {name: action for action, names in ACTIONS.items() for name in names.split()}
+HOLDERS = frozenset(("p", "ab", "l", "head", "item", "speaker", "cell", "titlepart", "byline", "trailer", "stage"))
+JOINING_GLYPHS = ("char:EOLhyphen", "char:EOLunhyphen")
+NOTHING_LOST = frozenset(("duplicate",))  # reasons of a gap where the text stands elsewhere
+OLD_BAILEY = ("sessionsPaper", "ordinarysAccount")
+
+
+def read_tei(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
+    """Yield the documents of a TEI file."""
+    reading = _Reading(source, settings)
+    try:
+        for _ in walk(reading.data, reading, settings.max_xml_depth):
+            yield from reading.take_finished()
+    except UnsafeXml as error:
+        yield _unsafe(source, error)
+        return
+    except MalformedXml as error:
+        reading.break_off()
+        yield from reading.take_finished()
+        yield _malformed(source, error, reading.whole_until)
+        return
+    reading.finish()
+    yield from reading.take_finished()
+
+
+def read_other_xml(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
+    """Yield the reject of XML that is no text edition, after checking it for tricks and damage."""
+    root = _RootName()
+    try:
+        for _ in walk(xml_bytes(source.text), root, settings.max_xml_depth):
+            pass
+    except UnsafeXml as error:
+        yield _unsafe(source, error)
+        return
+    except MalformedXml as error:
+        yield _malformed(source, error, 0)
+        return
+    reason = f"the content is XML with the root '{root.name}', for which there is no reader"
+    yield Reject(source.origin, STEP, "unknown_type", reason, source.text, 0, len(source.text))
+
+
+def _unsafe(source: Source, error: UnsafeXml) -> Reject:
+    return Reject(source.origin, STEP, "unsafe_xml", str(error), source.text, 0, len(source.text))
+
+
+def _malformed(source: Source, error: MalformedXml, whole_until: int) -> Reject:
+    """Return the reject of all that follows the last whole block; beside a kept part it has an id of its own."""
+    reason = f"{error.reason} (character {error.offset:,} of {len(source.text):,})"
+    origin = replace(source.origin, record=f"rest-{whole_until}") if whole_until else source.origin
+    return Reject(
+        origin, STEP, "malformed_xml", reason, source.text[whole_until:], whole_until, len(source.text),
+        {"offset": error.offset},
+    )  # fmt: skip
+
+
+class _RootName:
+    """Keeps the name of the first element."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def start(self, name: str, attributes: dict[str, str], place: int) -> None:
+        self.name = self.name or name
+
+    def end(self, name: str, place: int) -> None: ...
+
+    def text(self, text: str) -> None: ...
+
+    def entity(self, name: str) -> None: ...
+
+
+class _Reading:
+    """One file on its way through: takes the events of the walk and collects finished documents."""
+
+    def __init__(self, source: Source, settings: ReadSettings) -> None:
+        self.settings = settings
+        self.data = xml_bytes(source.text)
+        self.whole_until = 0  # characters up to the last block or record that was read whole
+        self._places = Places(source.text, self.data)
+        self._source = source
+        self._finished: list[Extracted | Reject] = []
+        self._builder = BlockBuilder()
+        self._outer = self._builder  # of the text outside records
+        self._header = TeiHeader()
+        self._paper: OldBaileyRecord | None = None
+        self._record: OldBaileyRecord | None = None
+        self._left_out = ("", "", 0)  # id, kind and place of an open division that the settings leave out
+        self._open: list[tuple[str, str]] = []  # name and action of every open element
+        self._dropped = 0  # open elements from the outermost dropped one on
+        self._held = 0  # open elements that hold running text
+        self._grouped = 0
+        self._after_label = False
+        self._in_header = False
+        self._note: list[str] | None = None
+        self._notes: list[tuple[int, str]] = []
+        self._unknown: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+
+    # --- what the walk calls -------------------------------------------------------------------------------------------
+
+    def start(self, name: str, attributes: dict[str, str], place: int) -> None:
+        """Open an element."""
+        name = self._names.get(name) or self._names.setdefault(name, name.rpartition(":")[2].lower())
+        if self._dropped:
+            self._start_dropped(name, attributes)
+            return
+        action = self._action(name, attributes)
+        self._open.append((name, action))
+        if name in HOLDERS:
+            self._held += 1
+        if action != "inline":
+            self._act(action, name, attributes, place)
+
+    def end(self, name: str, place: int) -> None:
+        """Close an element."""
+        if self._dropped:
+            self._dropped -= 1
+            if self._in_header:
+                self._header.end()
+            if not self._dropped:
+                self._end_dropped(place)
+            return
+        name, action = self._open.pop()
+        if name in HOLDERS:
+            self._held -= 1
+        if action in ("block", "group", "record"):
+            self._grouped -= action == "group"
+            self._border(place)
+        elif action == "line":
+            self._end_line(name)
+        elif action in ("space", "padded"):
+            self._builder.space()
+        if action == "record":
+            self._end_record(place)
+
+    def text(self, text: str) -> None:
+        """Take character data."""
+        if not self._dropped:
+            self._builder.add(text)
+        elif self._in_header:
+            self._header.text(text)
+        elif self._note is not None:
+            self._note.append(text)
+
+    def entity(self, name: str) -> None:
+        """Take an entity the file uses without declaring it: a named character, or else something that is lost."""
+        character = html5.get(f"{name};")
+        if character is None and not self._dropped:
+            self._unknown[name] = self._unknown.get(name, 0) + 1
+        self.text(character or self.settings.gap_mark)
+
+    # --- what the reader calls -----------------------------------------------------------------------------------------
+
+    def take_finished(self) -> Iterator[Extracted | Reject]:
+        """Yield the documents finished since the last call."""
+        finished, self._finished = self._finished, []
+        yield from finished
+
+    def finish(self) -> None:
+        """Close the last block and the document of the whole file."""
+        self._border(len(self.data))
+        self._finish_file()
+
+    def break_off(self) -> None:
+        """Finish with what is whole: an open record is not, nor is an open block."""
+        if self._record is None:
+            self._finish_file()
+
+    # --- elements ------------------------------------------------------------------------------------------------------
+
+    def _action(self, name: str, attributes: dict[str, str]) -> str:
+        action = ACTION_OF.get(name, "inline")
+        parent = self._open[-1][0] if self._open else ""
+        if action == "reading":
+            return "drop" if parent == "choice" else "inline"
+        if action == "placed":
+            return "padded" if self._held else "line" if self._grouped else "block"
+        if action == "block" and self._grouped and name in ("p", "ab", "head", "lg", "trailer", "byline", "castgroup"):
+            return "line"
+        if name == "label":
+            return "line" if self._grouped else "inline"
+        if name == "lb" and attributes.get("break") == "no":
+            return "join"
+        if name in ("div0", "div1"):
+            return self._division(name, attributes)
+        return action
+
+    def _division(self, name: str, attributes: dict[str, str]) -> str:
+        """Return what a division does: in an Old Bailey paper some are records, others are left out."""
+        kind = attributes.get("type", attributes.get("TYPE", ""))
+        if name == "div0" and kind in OLD_BAILEY:
+            self._paper = OldBaileyRecord(attributes.get("id", ""), kind)
+            self._builder = self._outer = BlockBuilder(close_up_points=True)
+        elif name == "div1" and self._paper is not None and self._paper.kind == "sessionsPaper":
+            if kind in self.settings.old_bailey_records:
+                return "record"
+            return "leave_out"
+        return "block"
+
+    def _act(self, action: str, name: str, attributes: dict[str, str], place: int) -> None:
+        if action in ("block", "group"):
+            self._border(place)
+            self._grouped += action == "group"
+        elif action == "line":
+            self._start_line(name)
+        elif action in ("space", "padded"):
+            self._builder.space()
+        elif (action == "glyph" and attributes.get("ref") in JOINING_GLYPHS) or action == "join":
+            self._builder.add("\u00ad")
+        elif action == "record":
+            self._start_record(attributes, place)
+        elif action in ("drop", "header", "note", "gap", "leave_out"):
+            self._start_drop(action, name, attributes, place)
+
+    def _start_drop(self, action: str, name: str, attributes: dict[str, str], place: int) -> None:
+        self._open.pop()
+        if name in HOLDERS:
+            self._held -= 1
+        self._dropped = 1
+        if action == "gap" and (attributes.get("reason") or attributes.get("DESC")) not in NOTHING_LOST:
+            self._builder.add(self.settings.gap_mark)
+        elif action == "note":
+            self._note = []
+            self._note_place = self._places.character_at(place)
+        elif action == "header":
+            self._in_header = True
+        elif action == "leave_out":
+            at = self._places.character_at(place)
+            self._left_out = (attributes.get("id", "") or f"at-{at}", attributes.get("type", ""), at)
+        elif name == "interp":
+            self._interpret(attributes)
+
+    def _start_dropped(self, name: str, attributes: dict[str, str]) -> None:
+        self._dropped += 1
+        if self._in_header:
+            self._header.start(name)
+        elif self._note is not None:
+            joins = name == "g" and attributes.get("ref") in JOINING_GLYPHS
+            self._note.append("\u00ad" if joins else "" if ACTION_OF.get(name, "inline") == "inline" else " ")
+
+    def _end_dropped(self, place: int) -> None:
+        self._in_header = False
+        if self._left_out[0]:
+            self._leave_out(place)
+        if self._note is None:
+            return
+        note = BlockBuilder()
+        note.add("".join(self._note))
+        block = note.border(0)
+        if block is not None:
+            self._notes.append((self._note_place, block.text))
+        self._note = None
+
+    def _start_line(self, name: str) -> None:
+        if self._after_label and name == "item":
+            self._builder.space()
+        elif not self._builder.at_line_start():
+            self._builder.line()
+        self._after_label = False
+
+    def _end_line(self, name: str) -> None:
+        self._after_label = name == "label"
+        if not self._after_label:
+            self._builder.line()
+
+    def _border(self, place: int) -> None:
+        at = self._places.character_at(place)
+        if self._builder.border(at) is not None and self._record is None:
+            self.whole_until = at
+
+    # --- documents -----------------------------------------------------------------------------------------------------
+
+    def _start_record(self, attributes: dict[str, str], place: int) -> None:
+        self._border(place)
+        self._record = OldBaileyRecord(attributes.get("id", ""), attributes.get("type", ""))
+        self._builder = BlockBuilder(close_up_points=True)
+        self._border(place)
+
+    def _end_record(self, place: int) -> None:
+        assert self._record is not None and self._paper is not None
+        record, self._record = self._record, None
+        self._finished.append(
+            Extracted(
+                blocks=tuple(self._builder.blocks),
+                title=record.title(),
+                year=record.year() or self._paper.year(),
+                record=record.id,
+                group=f"old-bailey:{self._paper.id}",
+                metadata={**record.metadata(), "session": self._paper.id, **self._asides()},
+            )
+        )
+        self._builder = self._outer
+        self._border(place)
+        self.whole_until = self._places.character_at(place)
+
+    def _leave_out(self, place: int) -> None:
+        (identifier, kind, start), self._left_out = self._left_out, ("", "", 0)
+        end = self._places.character_at(place)
+        reason = f"a division of type '{kind}'; documents are made of {', '.join(self.settings.old_bailey_records)}"
+        origin = replace(self._source.origin, record=identifier)
+        text = self._source.text[start:end]
+        self._finished.append(Reject(origin, STEP, "source_surplus", reason, text, start, end))
+
+    def _interpret(self, attributes: dict[str, str]) -> None:
+        for record in (self._record, self._paper):
+            if record is not None:
+                record.interpret(attributes.get("inst", ""), attributes.get("type", ""), attributes.get("value", ""))
+                return
+
+    def _finish_file(self) -> None:
+        """Finish the text outside records: all of it in most files."""
+        metadata: dict[str, Any] = {**self._asides(), **self._header.metadata()}
+        paper = self._paper
+        year = self._header.year()
+        if paper is not None:
+            metadata = {**metadata, **paper.metadata()}
+            year = paper.year()
+        self._finished.append(
+            Extracted(
+                blocks=tuple(self._outer.blocks),
+                title=self._header.title_text(),
+                year=year,
+                record=paper.id if paper is not None else "",
+                group=f"old-bailey:{paper.id}" if paper is not None else "",
+                metadata=metadata,
+            )
+        )
+
+    def _asides(self) -> dict[str, Any]:
+        asides: dict[str, Any] = {}
+        if self._notes:
+            asides["notes"] = [list(note) for note in self._notes]
+        if self._unknown:
+            asides["unknown_entities"] = dict(self._unknown)
+        self._notes, self._unknown = [], {}
+        return asides

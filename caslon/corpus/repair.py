@@ -1,0 +1,151 @@
+"""Normalisation: turns the text of a document into clean Unicode without changing its words.
+
+Order: line ends and control characters, mojibake (only where errors become fewer), NFC, hyphens that only a line's end
+put there, the long s, spaces, over-long lines. Applying it twice changes nothing more. Code keeps every byte but line ends,
+NUL and the byte order mark. What was changed is counted in `metadata["repairs"]`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import replace
+from typing import Literal
+
+from caslon.corpus.document import Block, Document
+from caslon.corpus.segments import Piece, cut
+
+LongS = Literal["modern", "keep"]
+MAX_LINE_CHARACTERS = 2_000
+MAX_PASSES = 8
+INDENTED_TYPES = ("python", "markdown")  # whose prose holds examples in which indentation has a meaning
+
+LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\u2028\u2029]")
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060\ufffe\uffff]")
+CODE_LINE_ENDS = re.compile(r"\r\n?")
+CODE_CONTROLS = re.compile(r"[\x00\ufeff]")
+JOINED = re.compile(r"(?<=\w)[\u00ad∣]\s*(?=\w)|(?<=[a-z])¬\n\s*(?=[a-z])")
+SOFT_HYPHENS = re.compile(r"\u00ad")
+SPACES = re.compile(r"[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+WIDE_SPACES = re.compile(r"[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]|  ")
+BREAKS = re.compile(r"\n{3,}")
+LONG_S = str.maketrans(
+    {"ſ": "s", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+)  # not the ligatures ae and oe, which are spelling
+LONG_S_LETTERS = re.compile("[ſﬀﬁﬂﬃﬄﬅﬆ]")
+
+
+def repair(document: Document, *, long_s: LongS = "keep") -> Document:
+    """Return the document with normalised text; blocks that turn out blank are gone."""
+    counts: Counter[str] = Counter()
+    if document.tier == "code":
+        blocks = [replace(block, text=_code(block.text, counts)) for block in document.blocks]
+    else:
+        indented = document.metadata.get("type") in INDENTED_TYPES
+        blocks = [replace(block, text=_prose(block, long_s, indented, counts)) for block in document.blocks]
+    kept = tuple(block for block in blocks if block.text.strip())
+    if not counts:
+        return replace(document, blocks=kept)
+    known = Counter(document.metadata.get("repairs", {}))
+    return replace(
+        document, blocks=kept, metadata={**document.metadata, "repairs": dict(sorted((known + counts).items()))}
+    )
+
+
+def normalised(text: str, *, long_s: LongS = "keep", indented: bool = False) -> str:
+    """Return one block's text as `repair` leaves it."""
+    return _prose(Block(text, 0, len(text)), long_s, indented, Counter())
+
+
+def _code(text: str, counts: Counter[str]) -> str:
+    text = _counted(CODE_LINE_ENDS, "\n", text, "line_ends", counts)
+    return _counted(CODE_CONTROLS, "", text, "control_characters", counts)
+
+
+def _prose(block: Block, long_s: LongS, indented: bool, counts: Counter[str]) -> str:
+    """Repeat the steps until nothing changes: one may make work for another (a control character inside mojibake)."""
+    text = block.text
+    for _ in range(MAX_PASSES):
+        before = text
+        text = _once(text, long_s, indented, counts)
+        if text == before:
+            break
+    return text
+
+
+def _once(text: str, long_s: LongS, indented: bool, counts: Counter[str]) -> str:
+    text = _counted(LINE_ENDS, "\n", text, "line_ends", counts)
+    if not text.isascii():
+        text = _unmangled(text, counts)
+    text = _counted(CONTROLS, "", text, "control_characters", counts)
+    if not text.isascii():
+        text = _letters(text, long_s, counts)
+    text = _spaced(text, indented, counts)
+    if len(text) > MAX_LINE_CHARACTERS:
+        text = "\n".join(_short_lines(line, counts) for line in text.split("\n"))
+    return text
+
+
+def _counted(pattern: re.Pattern[str], replacement: str, text: str, name: str, counts: Counter[str]) -> str:
+    changed, number = pattern.subn(replacement, text)
+    if number:
+        counts[name] += number
+    return changed
+
+
+def _unmangled(text: str, counts: Counter[str]) -> str:
+    """Undo text that was decoded with the wrong encoding, line by line, where that leaves fewer signs of it."""
+    from ftfy import fix_encoding
+    from ftfy.badness import badness
+
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        bad = badness(line) if not line.isascii() else 0
+        if bad:
+            fixed = fix_encoding(line)
+            if fixed != line and badness(fixed) < bad:
+                lines[number] = fixed
+                counts["mojibake_lines"] += 1
+    return "\n".join(lines)
+
+
+def _letters(text: str, long_s: LongS, counts: Counter[str]) -> str:
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+        counts["composed_blocks"] += 1
+    text = _counted(JOINED, "", text, "joined_words", counts)
+    text = _counted(SOFT_HYPHENS, "", text, "soft_hyphens", counts)
+    if long_s == "modern":
+        found = len(LONG_S_LETTERS.findall(text))
+        if found:
+            counts["long_s"] += found
+            text = text.translate(LONG_S)
+    return text
+
+
+def _spaced(text: str, indented: bool, counts: Counter[str]) -> str:
+    before = text
+    lines = text.split("\n")
+    if WIDE_SPACES.search(text):
+        lines = [_spaced_line(line, indented) for line in lines]
+    lines = [line.rstrip() if indented else line.strip() for line in lines]
+    text = BREAKS.sub("\n\n", "\n".join(lines)).strip("\n")
+    if text != before:
+        counts["spaced_blocks"] += 1
+    return text
+
+
+def _spaced_line(line: str, indented: bool) -> str:
+    if not indented:
+        return SPACES.sub(" ", line)
+    body = line.lstrip()
+    indent = line[: len(line) - len(body)].expandtabs()
+    return " " * len(indent) + (body if ">>>" in body or indent else SPACES.sub(" ", body))
+
+
+def _short_lines(line: str, counts: Counter[str]) -> str:
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return line
+    pieces = cut(line, Piece(0, len(line)), MAX_LINE_CHARACTERS)
+    counts["cut_lines"] += len(pieces) - 1
+    counts["hard_cuts"] += sum(not line[piece.start - 1].isspace() for piece in pieces[1:] if piece.start)
+    return "\n".join(line[piece.start : piece.end].strip() for piece in pieces)
