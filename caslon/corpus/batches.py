@@ -254,7 +254,7 @@ def failure(error: BaseException) -> str:
 def _work_row(document: Document, settings: CorpusSettings, counts: dict[str, StepCounts]) -> dict[str, Any]:
     begun = time.perf_counter()
     found = fingerprint(document.text, settings.near_duplicates)
-    counts.setdefault("fingerprint", StepCounts()).seconds += time.perf_counter() - begun
+    counts.setdefault("near duplicates", StepCounts()).seconds += time.perf_counter() - begun
     group = document.group or f"{document.origin.source}:{replace(document.origin, record='').address}"
     return {**document_row(replace(document, group=group)), "exact": found.exact, "bands": found.bands}
 

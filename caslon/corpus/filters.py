@@ -7,7 +7,7 @@ put right; repetition limits are Gopher's (Rae et al. 2021, arXiv:2112.11446, ta
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -37,6 +37,7 @@ AD_PATTERNS = tuple(
         r"\bpublishers?\b|\bbooksellers?\b|\b(?:printed\s+(?:and\s+sold\s+)?(?:for|by)|(?:and\s+)?sold\s+by)\b",
     )
 )
+ANY_AD_PATTERN = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in AD_PATTERNS), re.IGNORECASE)
 OCR_SIGNS = {
     "capital_runs": re.compile(r"\b[A-Z]{5,}\s+[A-Z]{5,}\b"),
     "spaced_letters": re.compile(r"(?<!\S)(?:[A-Za-z] ){3}[A-Za-z](?!\S)"),
@@ -44,10 +45,9 @@ OCR_SIGNS = {
     "digits_in_words": re.compile(r"\d+[A-Za-z]+\d+"),
     "symbol_run": re.compile(r"[^\w\s]{10,}"),
 }
-SYMBOL = re.compile(
-    r"[#$%*+/<=>@\\^`{|}~\u00a6-\u00a9\u00ac\u00ae-\u00b1\u2190-\u23ff\u2500-\u2bff\ufffd\ue000-\uf8ff]"
-)
-NOT_SYMBOLS = re.compile(r"[∣¦〈〉◊●•]")  # transcribers' marks for line-end hyphens, gaps and unread letters
+# Gopher's hash and ellipsis, and marks that neither prose nor program text is full of; a run counts once.
+SYMBOL = re.compile(r"(?:[#^~…\u00a6-\u00a9\u00ac\u00ae-\u00b1\u2190-\u23ff\u2500-\u2bff\ufffd\ue000-\uf8ff]|\.{3})+")
+TRANSCRIBERS_MARKS = re.compile(r"[∣¦〈〉◊●•]")  # line-end hyphens, gaps and unread letters
 MAXIMUM_REPEATED_SHARE = 0.30
 MAXIMUM_TOP_3GRAM_SHARE = 0.18
 MEAN_WORD_CHARACTERS = (3.0, 10.0)
@@ -55,22 +55,27 @@ MAXIMUM_TOKEN_CHARACTERS = 1000
 MAXIMUM_SYMBOLS_PER_WORD = 0.1
 WEB_SENTENCES = 3
 
+Check = Callable[[Document, CorpusSettings], Reject | None]
+
 
 def quality(document: Document, settings: CorpusSettings) -> Document | Reject:
     """Return the document with its scores and without its advertisements, or the reason why it is not good enough."""
     if document.tier == "code":
         scored = document.with_scores(score=100.0)
-        return too_short(scored, settings) or scored
+        return too_few_characters(scored, settings) or too_few_words(scored, settings) or scored
     found = cut_advertisements(document, settings.maximum_ad_density)
     if isinstance(found, Reject):
         return found
     scored = with_measures(found)
-    for check in (garbled, repetitive):
-        if reject := check(scored):
-            return reject
-    return (
-        too_short(scored, settings) or low_meaningful_ratio(scored, settings) or low_score(scored, settings) or scored
+    checks: tuple[Check, ...] = (
+        too_few_characters,
+        garbled,
+        repetitive,
+        too_few_words,
+        low_meaningful_ratio,
+        low_score,
     )
+    return next((problem for check in checks if (problem := check(scored, settings))), scored)
 
 
 def reject(document: Document, step: str, code: str, reason: str) -> Reject:
@@ -133,7 +138,7 @@ def with_measures(document: Document) -> Document:
         top_3gram=round(top_3gram_share(words, len(text)), 4),
         mean_word=round(sum(map(len, words)) / count, 3),
         longest_token=float(max(map(len, words), default=0)),
-        symbols_per_word=round(len(SYMBOL.findall(NOT_SYMBOLS.sub("", text))) / count, 4),
+        symbols_per_word=round(len(SYMBOL.findall(TRANSCRIBERS_MARKS.sub("", text))) / count, 4),
         score=round(quality_score(len(signs), density, ratio), 3),
     )
 
@@ -159,7 +164,7 @@ def top_3gram_share(words: Sequence[str], characters: int) -> float:
     return min(1.0, times * sum(map(len, gram)) / characters) if times > 1 else 0.0
 
 
-def garbled(document: Document) -> Reject | None:
+def garbled(document: Document, _settings: CorpusSettings) -> Reject | None:
     """Return a reject when the text cannot be words: far too long or short ones, or symbols everywhere."""
     scores = document.scores
     if not scores["words"]:
@@ -175,7 +180,7 @@ def garbled(document: Document) -> Reject | None:
     return reject(document, STEP, "garbled", "; ".join(problems)) if problems else None
 
 
-def repetitive(document: Document) -> Reject | None:
+def repetitive(document: Document, _settings: CorpusSettings) -> Reject | None:
     """Return a reject when the text says the same again and again."""
     scores, limit = document.scores, MAXIMUM_REPEATED_SHARE
     for name, what in (("repeated_lines", "lines"), ("repeated_paragraphs", "paragraphs")):
@@ -193,17 +198,21 @@ def repetitive(document: Document) -> Reject | None:
     return None
 
 
-def too_short(document: Document, settings: CorpusSettings) -> Reject | None:
-    """Return a reject when the text has fewer characters, words or (web pages) sentences than its tier asks for."""
-    characters, words, _ = _thresholds(document, settings)
-    text = document.text
-    if len(text) < characters:
-        return reject(
-            document, STEP, "too_short", f"{len(text)} characters, fewer than {characters} for tier '{document.tier}'"
-        )
-    found = len(text.split())
-    if found < words:
-        return reject(document, STEP, "too_short", f"{found} words, fewer than {words} for tier '{document.tier}'")
+def too_few_characters(document: Document, settings: CorpusSettings) -> Reject | None:
+    """Return a `too_short` reject when the text has fewer characters than its tier asks for."""
+    minimum, characters = _thresholds(document, settings)[0], len(document.text)
+    if characters >= minimum:
+        return None
+    reason = f"{characters} characters, fewer than {minimum} for tier '{document.tier}'"
+    return reject(document, STEP, "too_short", reason)
+
+
+def too_few_words(document: Document, settings: CorpusSettings) -> Reject | None:
+    """Return a `too_short` reject when the text has fewer words (web pages: sentences) than its tier asks for."""
+    minimum, text = _thresholds(document, settings)[1], document.text
+    words = len(text.split()) if minimum else 0
+    if words < minimum:
+        return reject(document, STEP, "too_short", f"{words} words, fewer than {minimum} for tier '{document.tier}'")
     if document.tier == "web" and (count := sum(1 for _ in sentence_ends(text + "\n"))) < WEB_SENTENCES:
         return reject(document, STEP, "too_short", f"{count} sentences, fewer than {WEB_SENTENCES} for tier 'web'")
     return None
@@ -240,6 +249,8 @@ class _Word:
 
 def cut_advertisements(document: Document, maximum_density: float) -> Document | Reject:
     """Return the document without the windows of 200 words in which advertisement patterns cover too many words."""
+    if not any(ANY_AD_PATTERN.search(block.text) for block in document.blocks):
+        return document.with_scores(ad_density=0.0)
     words = [
         _Word(number, match.start(), match.end())
         for number, block in enumerate(document.blocks)
@@ -253,7 +264,7 @@ def cut_advertisements(document: Document, maximum_density: float) -> Document |
         for window in _windows(len(words))
         if sum(covered[slice(*window)]) >= maximum_density * (window[1] - window[0])
     ]
-    if not windows or not any(covered):
+    if not windows:
         return scored
     in_windows = sum(end - start for start, end in windows)
     if in_windows > AD_DOCUMENT_SHARE * len(words):

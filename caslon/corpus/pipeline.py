@@ -256,6 +256,7 @@ def _duplicates(
     seconds = time.perf_counter() - begun
     sizes = np.fromiter(store.column("characters"), dtype=np.int64, count=len(store))
     documents, characters = len(store), int(sizes.sum())
+    fingerprints = totals.steps.pop("near duplicates", StepCounts())
     for name, exact in (("exact duplicates", True), ("near duplicates", False)):
         gone = [number for number, duplicate in found.items() if duplicate.exact == exact]
         lost = int(sizes[gone].sum()) if gone else 0
@@ -266,7 +267,7 @@ def _duplicates(
             characters_in=characters,
             characters_out=characters - lost,
             characters_rejected=lost,
-            seconds=0.0 if exact else seconds,
+            seconds=0.0 if exact else seconds + fingerprints.seconds,
         )
         documents, characters = documents - len(gone), characters - lost
     events.progress("find duplicates", len(store), len(store), "documents", f"{len(found):,} duplicates")

@@ -31,6 +31,7 @@ LAST_WORD = re.compile(r"\S+$")
 FIRST_CHARACTER = re.compile(r"\S")
 CLAUSE_END = re.compile(r"[;:,—–][\"'”’)\]]*\s+")
 SPACE = re.compile(r"\s+")
+NEWLINES = re.compile(r"\n+")
 LOOK_BACK = 24  # characters before a full stop that may be an abbreviation
 
 
@@ -67,14 +68,23 @@ def _is_sentence_end(text: str, mark: int, after: int) -> bool:
     return word.lower() not in ABBREVIATIONS and not SHORT_FORM.fullmatch(word)
 
 
-def cut(text: str, piece: Piece, maximum: int) -> list[Piece]:
-    """Return a piece cut into parts of at most `maximum` characters: at a sentence, else a clause, else a space, else hard."""
+def cut(text: str, piece: Piece, maximum: int, *, code: bool = False) -> list[Piece]:
+    """Return a piece cut into parts of at most `maximum` characters.
+
+    Prose is cut at a sentence, else a clause, else a space, else hard; code at an empty line, else a line, so that the
+    indentation of what follows stays whole.
+    """
     parts: list[Piece] = []
     start = piece.start
     while piece.end - start > maximum:
-        place = _cut_place(text, start, start + maximum)
+        place = _line_place(text, start, start + maximum) if code else None
+        if place is None:
+            place = _cut_place(text, start, start + maximum)
+            start_of_next = place + _spaces_at(text, place, piece.end)
+        else:
+            start_of_next = place + _newlines_at(text, place, piece.end)
         parts.append(Piece(start, place))
-        start = place + _spaces_at(text, place, piece.end)
+        start = start_of_next
     if start < piece.end:
         parts.append(Piece(start, piece.end))
     return parts
@@ -90,6 +100,19 @@ def _cut_place(text: str, start: int, limit: int) -> int:
         if found:
             return found[-1].start() + len(found[-1].group().rstrip())
     return limit
+
+
+def _line_place(text: str, start: int, limit: int) -> int | None:
+    for separator in ("\n\n", "\n"):
+        place = text.rfind(separator, start + 1, limit + len(separator))
+        if place > start and (separator == "\n" or place - start > (limit - start) // 2):
+            return place
+    return None
+
+
+def _newlines_at(text: str, place: int, end: int) -> int:
+    match = NEWLINES.match(text, place, end)
+    return len(match.group()) if match else 0
 
 
 def _spaces_at(text: str, place: int, end: int) -> int:
@@ -110,7 +133,7 @@ def pieces_of(document: Document, settings: SegmentSettings) -> list[Piece]:
             packed[-1] = Piece(last.start, part.end)
         else:
             packed.append(part)
-    return _join_short(text, packed, minimum, maximum)
+    return _join_short(text, packed, settings, code=document.tier == "code")
 
 
 def _parts(document: Document, text: str, maximum: int) -> Iterator[Piece]:
@@ -119,11 +142,12 @@ def _parts(document: Document, text: str, maximum: int) -> Iterator[Piece]:
         block_piece = Piece(position, position + len(block.text))
         position = block_piece.end + len(BLOCK_SEPARATOR)
         if block_piece.characters:
-            yield from cut(text, block_piece, maximum)
+            yield from cut(text, block_piece, maximum, code=document.tier == "code")
 
 
-def _join_short(text: str, pieces: list[Piece], minimum: int, maximum: int) -> list[Piece]:
+def _join_short(text: str, pieces: list[Piece], settings: SegmentSettings, *, code: bool) -> list[Piece]:
     """Give a short piece to a neighbour where both fit, else move the border so that both are long enough."""
+    minimum, maximum = settings.minimum_characters, settings.maximum_characters
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
@@ -131,20 +155,28 @@ def _join_short(text: str, pieces: list[Piece], minimum: int, maximum: int) -> l
             joined.append(piece)
         elif piece.end - last.start <= maximum:
             joined[-1] = Piece(last.start, piece.end)
-        elif (place := _shared_border(text, last, piece, minimum, maximum)) is not None:
-            joined[-1:] = [Piece(last.start, place), Piece(place + _spaces_at(text, place, piece.end), piece.end)]
+        elif border := _shared_border(text, last, piece, settings, code=code):
+            joined[-1:] = border
         else:
             joined.append(piece)
     return joined
 
 
-def _shared_border(text: str, first: Piece, second: Piece, minimum: int, maximum: int) -> int | None:
-    """Return a sentence end that leaves at least the minimum on both sides of it."""
-    low, high = first.start + minimum, second.end - minimum
-    for place in sentence_ends(text, max(low - 1, second.end - maximum - 1), high):
-        rest = second.end - place - _spaces_at(text, place, second.end)
-        if low <= place <= first.start + maximum and minimum <= rest <= maximum:
-            return place
+def _shared_border(
+    text: str, first: Piece, second: Piece, settings: SegmentSettings, *, code: bool
+) -> list[Piece] | None:
+    """Return both pieces with the border at a sentence's (in code a line's) end that leaves the minimum on both sides."""
+    minimum, maximum = settings.minimum_characters, settings.maximum_characters
+    low, high = first.start + minimum, min(first.start + maximum, second.end - minimum)
+    start = max(low - 1, second.end - maximum - 1)
+    places = (
+        (match.start() for match in NEWLINES.finditer(text, start, high)) if code else sentence_ends(text, start, high)
+    )
+    skip = _newlines_at if code else _spaces_at
+    for place in places:
+        rest = Piece(place + skip(text, place, second.end), second.end)
+        if place >= low and minimum <= rest.characters <= maximum:
+            return [Piece(first.start, place), rest]
     return None
 
 
