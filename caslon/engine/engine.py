@@ -1,0 +1,416 @@
+"""The engine: prompts in, tokens out, for many callers at once and one step at a time.
+
+`submit` may be called from any thread; a background thread, started with the first submission, steps the model.
+`generate` and `score` step it themselves when no such thread runs, so a script leaves no thread behind. Only one
+thread steps at any moment. The loop's shape follows nano-vllm; continuous batching is Orca's (OSDI 2022).
+"""
+
+import logging
+import os
+import secrets
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Mapping
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from caslon.engine.answer import Answer, Handle, OnPiece, scored_tokens
+from caslon.engine.blocks import BlockPool
+from caslon.engine.defaults import sampling_defaults, stop_ids
+from caslon.engine.paged import PagedCache, kv_bytes_per_token
+from caslon.engine.request import (
+    CacheTooSmall,
+    Completion,
+    ContextLengthExceeded,
+    EngineClosed,
+    InvalidParameter,
+    Piece,
+    SamplingParams,
+    Sequence,
+)
+from caslon.engine.runner import Runner, StepOutput
+from caslon.engine.sampler import Choice, sample, token_logprobs
+from caslon.engine.scheduler import Scheduler, StepPlan
+from caslon.engine.settings import EngineSettings
+from caslon.errors import CaslonError, UserError
+from caslon.model.decoder import Decoder
+from caslon.tokenizer.tokenizer import Tokenizer
+
+FREE_MEMORY_SHARE = 0.25  # of a CPU's free memory: the cache is not the only guest there
+CUDA_MEMORY_SHARE = 0.8  # of what is free after the weights; the rest is for activations
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A moment's counts. Tokens are summed over the engine's life; `finished` counts answers by finish reason."""
+
+    running: int
+    waiting: int
+    blocks_total: int
+    blocks_used: int
+    blocks_known: int
+    kv_bytes: int
+    steps: int
+    preemptions: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    finished: Mapping[str, int]
+
+
+@dataclass
+class _Mailbox:
+    """The thread border: what callers ask for, and whether the stepping thread has a reason to wake."""
+
+    wake: threading.Condition = field(default_factory=threading.Condition)
+    submitted: deque[Answer] = field(default_factory=deque)
+    cancelled: deque[Answer] = field(default_factory=deque)
+    busy: bool = False
+    closed: bool = False
+    thread: threading.Thread | None = None
+
+    def wait(self) -> bool:
+        """Wait for a reason to step; False when there will be none any more."""
+        with self.wake:
+            self.wake.wait_for(lambda: self.closed or self.busy or self.submitted or self.cancelled)
+            return not self.closed
+
+    def set_busy(self, busy: bool) -> None:
+        with self.wake:
+            self.busy = busy
+            self.wake.notify_all()
+
+    def close(self) -> None:
+        """Stop the stepping thread and wait until it has left."""
+        with self.wake:
+            self.closed = True
+            self.wake.notify_all()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()
+
+
+class Engine:
+    """A decoder that answers. Greedy float32 answers do not depend on what else is being answered."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        settings: EngineSettings | None = None,
+        generation_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        settings = settings or EngineSettings()
+        config = decoder.config
+        if tokenizer.vocab_size > config.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}",
+                fix="use the tokenizer the model was trained with",
+            )
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.decoder = decoder.eval()
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.model_context = _context(config.max_position_embeddings, settings.max_model_tokens)
+        self._sampling_defaults = sampling_defaults(generation_config or {})
+        self._eos_ids = frozenset(stop_ids(generation_config or {})) | frozenset(tokenizer.stop_ids)
+        dtype = decoder.model.embed_tokens.weight.dtype
+        count = _block_count(settings, self.model_context, kv_bytes_per_token(config, dtype), decoder.device)
+        self._pool = BlockPool(count, settings.block_tokens, prefix_cache=settings.prefix_cache)
+        self._cache = PagedCache(config, count, settings.block_tokens, dtype, decoder.device)
+        self._runner = Runner(decoder, self._cache, tokenizer.vocab_size)
+        self._scheduler = Scheduler(
+            self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
+        )
+        self._answers: dict[Sequence, Answer] = {}
+        self._counts: Counter[str] = Counter()
+        self._finished: Counter[str] = Counter()
+        self._stepping = threading.Lock()
+        self._mailbox = _Mailbox()
+        self._finalizer = weakref.finalize(self, self._mailbox.close)  # runs at interpreter exit too
+
+    @staticmethod
+    def load(folder: Path, settings: EngineSettings | None = None, *, verify: bool = True) -> "Engine":
+        """Return an engine for a model folder. With `verify`, golden prompts in the folder are replayed first."""
+        from caslon.engine.golden import verify_golden_prompts
+        from caslon.model.folder import ModelFolder
+
+        model = ModelFolder.open(Path(folder))
+        engine = Engine(model.load(), model.tokenizer(), settings, model.generation_config)
+        if verify:
+            verify_golden_prompts(engine, Path(folder))
+        return engine
+
+    def params(self, **fields: Any) -> SamplingParams:
+        """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""
+        return SamplingParams(**{**self._sampling_defaults, **fields})
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a text prompt, after a start token where the tokenizer's own rule asks for one."""
+        start = [self.tokenizer.start_of_text_id] if self.tokenizer.config.get("add_bos_token") else []
+        return start + self.tokenizer.encode(text)
+
+    def generate(
+        self, prompts: Many[str | Many[int]], params: SamplingParams | Many[SamplingParams] | None = None
+    ) -> list[Completion]:
+        """Return a completion for each prompt, in order. Raises `CaslonError` if one of them failed."""
+        ids = [self.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or self.params()] * len(ids)
+        return self._complete(
+            [self._new_answer(tokens, chosen, None) for tokens, chosen in zip(ids, params, strict=True)]
+        )
+
+    def score(self, prompts: Many[Many[int]]) -> list[list[float]]:
+        """Return the natural-log probability of each token given all before it: one number less than tokens."""
+        params = SamplingParams(prompt_logprobs=0)
+        completions = self._complete([self._new_answer(ids, params, None, wants_tokens=False) for ids in prompts])
+        return [[entry.logprob for entry in scored_tokens(completion)] for completion in completions]
+
+    def submit(
+        self, prompt_ids: Many[int], params: SamplingParams | None = None, on_piece: OnPiece | None = None
+    ) -> Handle:
+        """Start a request from any thread and return its handle.
+
+        With `on_piece`, pieces go to that function, in the stepping thread, instead of the handle's iterator.
+        A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`.
+        """
+        pieces: SimpleQueue[Piece] = SimpleQueue()
+        answer = self._new_answer(prompt_ids, params or self.params(), on_piece or pieces.put)
+        self._enqueue([answer])
+        self._start_thread()
+        return Handle(answer, None if on_piece else pieces, lambda: self._cancel(answer))
+
+    def stats(self) -> EngineStats:
+        """Return the counts of this moment."""
+        return EngineStats(
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting) + len(self._mailbox.submitted),
+            blocks_total=self._pool.count,
+            blocks_used=self._pool.used,
+            blocks_known=self._pool.known,
+            kv_bytes=self._cache.bytes,
+            steps=self._counts["steps"],
+            preemptions=self._scheduler.preemptions,
+            prompt_tokens=self._counts["prompt_tokens"],
+            cached_tokens=self._counts["cached_tokens"],
+            generated_tokens=self._counts["generated_tokens"],
+            finished=dict(self._finished),
+        )
+
+    def close(self) -> None:
+        """End all requests as aborted and stop the thread. Closing twice is harmless."""
+        self._mailbox.close()
+        with self._stepping:
+            self._take_mail()
+            for answer in list(self._answers.values()):
+                self._end(answer, "abort")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What follows up to `_step` runs in callers' threads.
+
+    def _new_answer(
+        self, prompt_ids: Many[int], params: SamplingParams, on_piece: OnPiece | None, *, wants_tokens: bool = True
+    ) -> Answer:
+        prompt = tuple(prompt_ids)
+        self._check(prompt, params, params.max_tokens if wants_tokens else 0)
+        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        return Answer(Sequence(prompt, params, stops, seed, wants_tokens), self.tokenizer, on_piece)
+
+    def _check(self, prompt: tuple[int, ...], params: SamplingParams, max_tokens: int) -> None:
+        vocab_size = self.tokenizer.vocab_size
+        if not prompt:
+            raise InvalidParameter("prompt", list(prompt), "at least one token")
+        for token in (min(prompt), max(prompt)):
+            if not 0 <= token < vocab_size:
+                raise InvalidParameter("prompt", token, f"token ids from 0 to {vocab_size - 1}")
+        params.check_vocabulary(vocab_size)
+        if len(prompt) + max_tokens > self.model_context:
+            raise ContextLengthExceeded(len(prompt), max_tokens, self.model_context)
+        if self._pool.needed(len(prompt) + max_tokens) > self._pool.count:
+            raise CacheTooSmall(len(prompt), max_tokens, self._pool.count * self._pool.block_tokens)
+
+    def _enqueue(self, answers: list[Answer]) -> None:
+        with self._mailbox.wake:
+            if self._mailbox.closed:
+                raise EngineClosed("the engine is closed", fix="make a new one")
+            self._mailbox.submitted.extend(answers)
+            self._mailbox.wake.notify_all()
+
+    def _cancel(self, answer: Answer) -> None:
+        with self._mailbox.wake:
+            self._mailbox.cancelled.append(answer)
+            self._mailbox.wake.notify_all()
+
+    def _start_thread(self) -> None:
+        with self._mailbox.wake:
+            if self._mailbox.thread is None and not self._mailbox.closed:
+                thread = threading.Thread(
+                    target=_step_forever, args=(weakref.ref(self), self._mailbox), name="caslon-engine", daemon=True
+                )
+                self._mailbox.thread = thread
+                thread.start()
+
+    def _complete(self, answers: list[Answer]) -> list[Completion]:
+        self._enqueue(answers)
+        try:
+            for answer in answers:
+                while not answer.done.is_set():
+                    if self._mailbox.thread is None:
+                        self._step()
+                    else:
+                        answer.done.wait()
+        finally:
+            self._abandon(answers)
+        completions = [answer.completion for answer in answers if answer.completion is not None]
+        failed = next((completion for completion in completions if completion.error is not None), None)
+        if failed is not None:
+            raise CaslonError(f"a request failed: {failed.error}")
+        return completions
+
+    def _abandon(self, answers: list[Answer]) -> None:
+        """Free what an interrupted call left behind."""
+        left = [answer for answer in answers if not answer.done.is_set()]
+        for answer in left:
+            self._cancel(answer)
+        if left and self._mailbox.thread is None:
+            with self._stepping:
+                self._take_mail()
+
+    # What follows runs under `_stepping`, in whichever thread steps.
+
+    def _step(self) -> None:
+        with self._stepping, torch.inference_mode():
+            self._take_mail()
+            plan = self._scheduler.plan()
+            if plan:
+                self._compute(plan)
+            self._mailbox.set_busy(self._scheduler.has_work)
+
+    def _take_mail(self) -> None:
+        with self._mailbox.wake:
+            submitted, self._mailbox.submitted = list(self._mailbox.submitted), deque()
+            cancelled, self._mailbox.cancelled = list(self._mailbox.cancelled), deque()
+        for answer in submitted:
+            self._answers[answer.sequence] = answer
+            self._scheduler.add(answer.sequence)
+            self._counts["prompt_tokens"] += len(answer.sequence.prompt)
+        for answer in cancelled:
+            if answer.sequence in self._answers:
+                self._end(answer, "abort")
+
+    def _compute(self, plan: StepPlan) -> None:
+        self._counts["steps"] += 1
+        try:
+            output = self._runner.run(plan)
+            choices = sample(output.next_logits, [chunk.sequence for chunk in output.choosing])
+            self._score_prompts(output)
+        except Exception as error:  # the step's sequences fail with it; the others and the engine go on
+            _log.exception("a step of %d sequences failed", len(plan))
+            for chunk in plan:
+                self._end(self._answers[chunk.sequence], "error", f"internal_error: {error}")
+            return
+        self._scheduler.advance(plan)
+        for chunk, choice in zip(output.choosing, choices, strict=True):
+            self._accept(chunk.sequence, choice)
+        for chunk in plan:
+            if chunk.completes and not chunk.sequence.wants_tokens:
+                self._end(self._answers[chunk.sequence], "stop")
+
+    def _accept(self, sequence: Sequence, choice: Choice) -> None:
+        answer = self._answers[sequence]
+        answer.accept(choice)
+        if answer.completion is not None:
+            self._retire(answer)
+
+    def _end(self, answer: Answer, reason: str, error: str | None = None) -> None:
+        answer.end(reason, error=error)
+        self._retire(answer)
+
+    def _retire(self, answer: Answer) -> None:
+        """Free what an ended answer holds, then let its caller know."""
+        assert answer.completion is not None
+        self._scheduler.drop(answer.sequence)
+        del self._answers[answer.sequence]
+        self._counts["cached_tokens"] += answer.sequence.cached_tokens
+        self._counts["generated_tokens"] += answer.sequence.output_tokens
+        self._finished[answer.completion.finish_reason] += 1
+        answer.publish()
+
+    def _score_prompts(self, output: StepOutput) -> None:
+        row = 0
+        for chunk, positions in output.scoring:
+            sequence = chunk.sequence
+            logits = output.prompt_logits[row : row + len(positions)]
+            ids = sequence.ids[positions.start + 1 : positions.stop + 1]
+            sequence.prompt_logprobs += token_logprobs(logits, ids, sequence.params.prompt_logprobs or 0)
+            row += len(positions)
+
+
+def _step_forever(reference: "weakref.ref[Engine]", mailbox: _Mailbox) -> None:
+    """Step while there is work. Holds no engine while it waits, so that a forgotten engine can be collected."""
+    while mailbox.wait():
+        engine = reference()
+        if engine is None:
+            return
+        engine._step()
+        del engine
+
+
+def _context(model_positions: int, asked: int | None) -> int:
+    if asked is not None and asked > model_positions:
+        raise UserError(
+            f"max_model_tokens = {asked}, but the model was made for {model_positions} positions",
+            where="max_model_tokens",
+            fix=f"use at most {model_positions}",
+        )
+    return asked or model_positions
+
+
+def _block_count(settings: EngineSettings, context: int, bytes_per_token: int, device: torch.device) -> int:
+    """Return how many blocks the cache gets: as asked, or what `max_running` longest answers need and memory allows."""
+    bytes_per_block = settings.block_tokens * bytes_per_token
+    if settings.kv_memory_gib is not None:
+        count = int(settings.kv_memory_gib * 2**30) // bytes_per_block
+    else:
+        useful = settings.max_running * -(-context // settings.block_tokens)
+        count = min(useful, int(_spare_bytes(device)) // bytes_per_block)
+    if count < 1:
+        raise UserError(
+            f"the key-value cache has no room for one block of {bytes_per_block:,} bytes",
+            where="kv_memory_gib",
+            fix="give it more memory",
+        )
+    return count
+
+
+def _spare_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return CUDA_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+    return FREE_MEMORY_SHARE * _available_bytes()
+
+
+def _available_bytes() -> int:
+    """Return the memory that can be had without swapping; all there is where the system does not say (macOS)."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
