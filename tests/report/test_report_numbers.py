@@ -9,8 +9,8 @@ from caslon.report.numbers import readable, readable_bytes, readable_seconds, sh
     ("value", "text"),
     [
         (None, "–"), (True, "yes"), (False, "no"), (1234567, "1,234,567"), (0.03125, "0.03125"), (1.54782, "1.548"),
-        (0.0, "0"), (123456.7, "123,457"), (1.2345e-5, "1.234e-05"), (999.96, "1,000"), (math.inf, "∞"), (math.nan, "not a number"),
-        ("text", "text"),
+        (0.0, "0"), (123456.7, "123,457"), (1.2345e-5, "1.234e-05"), (999.96, "1,000"), (math.inf, "∞"),
+        (math.nan, "not a number"), ("text", "text"),
     ],
 )  # fmt: skip
 def test_readable(value, text):
