@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from caslon.corpus.batches import (
     finished,
     rejects_path,
 )
-from caslon.corpus.collect import raw_files, source_paths
+from caslon.corpus.collect import raw_files
 from caslon.corpus.dedup import Duplicate, Groups, Index, Shingles, find_duplicates, shingles, words_of
 from caslon.corpus.document import Document, Origin, Reject
 from caslon.corpus.filters import reject
@@ -59,7 +59,7 @@ from caslon.observe.events import EventLog
 
 WORK = "work"
 DATASET_FILE = "dataset.json"
-SMALL_CORPUS_BYTES = 2 << 20  # below, starting processes takes longer than the work
+SMALL_CORPUS_BATCHES = 3  # fewer are done sooner than processes start
 PRIORITIES = {"high": 0, "medium": 1, "low": 2}
 CACHED_BATCHES = 4
 
@@ -184,12 +184,13 @@ class BatchStore:
 def _clean_all(
     entries: Sequence[SourceEntry], settings: CorpusSettings, work: Path, events: EventLog
 ) -> list[BatchSummary]:
-    total = sum(path.stat().st_size for path in source_paths(entries))
-    workers = settings.workers or available_cores()
+    found = batches(raw_files(entries))
+    first = list(islice(found, SMALL_CORPUS_BATCHES))
+    workers = settings.workers or available_cores() if len(first) == SMALL_CORPUS_BATCHES else 1
     progress = _CleanProgress(events)
     summaries = []
     work_on = partial(_clean_or_keep, settings=settings, work=work)
-    for summary in in_order(work_on, batches(raw_files(entries)), 1 if total < SMALL_CORPUS_BYTES else workers):
+    for summary in in_order(work_on, chain(first, found), workers):
         summaries.append(summary)
         progress.add(summary)
     progress.end()

@@ -125,7 +125,7 @@ def pieces_of(document: Document, settings: SegmentSettings) -> list[Piece]:
     text = document.text
     if settings.unit == "document":
         return [Piece(0, len(text))] if text else []
-    maximum, minimum = settings.maximum_characters, settings.minimum_characters
+    maximum = settings.maximum_characters
     packed: list[Piece] = []
     for part in _parts(document, text, maximum):
         last = packed[-1] if packed else None
