@@ -35,7 +35,10 @@ class LossSum:
 class Objective(Protocol):
     """A way to train a model."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name it has in model folders."""
+        ...
 
     def count(self, batch: Batch) -> int:
         """Return what the summed loss of `batch` is to be divided by."""

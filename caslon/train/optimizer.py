@@ -9,7 +9,7 @@ Legend: `K` matrices of one shape, `M` rows, `N` columns.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +55,14 @@ def _is_table(name: str) -> bool:
 def orthogonalised(matrices: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     """Return `[K, M, N]` matrices with the same singular vectors and singular values near 1."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrices.mT if matrices.size(-2) > matrices.size(-1) else matrices
+    is_tall = matrices.size(-2) > matrices.size(-1)
+    wide = matrices.mT if is_tall else matrices
     x = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if matrices.size(-2) > matrices.size(-1) else x
+    return cast(Tensor, x.mT if is_tall else x)
 
 
 class _Stack:
@@ -69,7 +70,7 @@ class _Stack:
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         self.names = list(parameters)
-        self.parameters = list(parameters.values())
+        self.parameters: list[Tensor] = list(parameters.values())
         first = self.parameters[0]
         self.momentum = torch.zeros((len(self.parameters), *first.shape), dtype=first.dtype, device=first.device)
         self.scale = MATCH_ADAMW_RMS * max(first.shape) ** 0.5
@@ -82,7 +83,7 @@ class _Stack:
         torch._foreach_add_(self.parameters, list(update.unbind()), alpha=-rate * self.scale)
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
+def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 

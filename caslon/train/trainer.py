@@ -43,13 +43,15 @@ Sampler = Callable[[Decoder, int], Sequence[tuple[str, str]]]
 class Extras:
     """What the loop does beside learning, passed in by the stage."""
 
-    save_model: SaveModel
     validation: Sequence[Batch] = ()
     sample: Sampler | None = None
     measure: Callable[[Decoder, int], Mapping[str, float]] | None = None  # more values at an evaluation
     lineage: Mapping[str, Any] = field(default_factory=dict)  # digests that must stay the same when a run is resumed
     flops_per_token: int = 0
     peak_flops_per_second: float = 0.0
+
+
+NO_EXTRAS = Extras()
 
 
 @dataclass
@@ -95,10 +97,12 @@ class Trainer:
         checkpoints: Checkpoints,
         events: EventLog,
         compute: Compute,
-        extras: Extras,
+        save_model: SaveModel,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         self.plan, self.objective, self.batches = plan, objective, batches
         self.checkpoints, self.events, self.compute, self.extras = checkpoints, events, compute, extras
+        self.save_model = save_model
         self.decoder = decoder.to(compute.device)
         self.optimizer = Optimizer(decoder, plan.optimizer, weight_decay=plan.weight_decay)
         self.progress = Progress(micro_batch=plan.micro_batch)
@@ -258,7 +262,7 @@ class Trainer:
         progress = self.progress
         is_best = progress.best_step in (None, progress.step)
         saved = self.checkpoints.save(
-            progress.step, self.extras.save_model, self.optimizer.state(), self._state(regular), best=is_best
+            progress.step, self.save_model, self.optimizer.state(), self._state(regular), best=is_best
         )
         if saved is None and progress.step == self.plan.steps:
             raise StorageError(

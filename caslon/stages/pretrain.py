@@ -1,0 +1,294 @@
+"""`[pretrain]`: trains a decoder from nothing on the token files of the tokenizer stage.
+
+One dial, `depth`, sets the shape; batch, learning rate and number of tokens follow from the shape. Each derived value may be set
+by hand, and `caslon plan` says of each where it came from.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from caslon import settings
+from caslon.errors import UserError
+from caslon.model.config import DecoderConfig, Family
+from caslon.model.size import checkpoint_bytes, flop_per_token, parameter_counts, training_memory
+from caslon.stages.stage import PlanContext, PlanRow, StageContext
+from caslon.tokenizer.encode import TokenSplit
+from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
+from caslon.train.settings import OptimizationSettings, UpkeepSettings
+
+if TYPE_CHECKING:
+    from caslon.model.decoder import Decoder
+    from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.batches import Batches, Documents
+    from caslon.train.precision import Compute
+    from caslon.train.trainer import Outcome, Sampler
+
+VERSION = 1
+READS: Sequence[str] = ("tokens",)
+WRITES: str | None = "model"
+
+TOKENS_FOLDER = "tokens"
+EXPECTED_SHARE = {"cpu": 0.6, "cuda": 0.35}  # of the matrix-product peak; LOG.md, "how fast a step is"
+MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
+SAMPLE_TEMPERATURE = 0.8
+SAMPLE_CACHE_GIB = 0.05
+SMALLEST_BATCH_TOKENS = 2048
+
+
+class ShapeSettings(settings.Settings):
+    """What the model is made of. A key left out follows from depth and family."""
+
+    family: Family = Field("qwen3", description="gpt2, llama or qwen3")
+    depth: int = Field(4, ge=1, le=256, description="layers; the one dial")
+    hidden_size: int | None = Field(None, ge=8, description="width; 64 per layer by default")
+    num_attention_heads: int | None = Field(None, ge=1, description="query heads")
+    num_key_value_heads: int | None = Field(None, ge=1, description="key heads; fewer than query heads save memory")
+    head_dim: int | None = Field(None, ge=2, description="width of a head")
+    intermediate_size: int | None = Field(None, ge=8, description="width inside the feed-forward part")
+    tie_word_embeddings: bool = Field(True, description="whether the head is the embedding")
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary positions")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in training only; for several epochs on little text")
+    bias: bool | None = Field(None, description="biases in attention; the family's habit by default")
+
+
+class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings):
+    """The shape of the model, how it is trained, and what happens beside that."""
+
+    packing: Literal["packed", "windows"] = Field("packed", description="all text once an epoch, or random windows")
+    doc_mask: bool = Field(True, description="whether attention stops at the borders of documents")
+    tokens_per_parameter: float = Field(TOKENS_PER_PARAMETER, gt=0, description="sets `steps` when that is left out")
+
+
+def plan(context: PlanContext) -> list[PlanRow]:
+    """Return what will be trained and what it costs; needs the tokenizer's table, better its finished folder."""
+    chosen: Settings = context.settings
+    split = _split_if_there(context, "train")
+    vocab_size = split.vocab_size if split else _planned_vocab_size(context.recipe_settings)
+    config = decoder_config(chosen, vocab_size, defaults_for(chosen, vocab_size).context)
+    what, origins = train_plan(chosen, vocab_size, context.seed)
+    rows = [*_shape_rows(chosen, config), *_training_rows(what, origins), *_cost_rows(chosen, config, what)]
+    tokens = what.steps * what.tokens_per_step
+    rows.append(PlanRow("tokens per parameter", round(tokens / parameter_counts(config).trained, 2), "", "computed"))
+    if split:
+        epochs = tokens / len(split.ids)
+        note = "computed" if epochs <= MANY_EPOCHS else f"more than {MANY_EPOCHS}: expect over-fitting"
+        rows.append(PlanRow("epochs", round(epochs, 2), "", note))
+    return rows
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Train to the last step, going on from where an earlier call was stopped; the best model is left in `model/`."""
+    from caslon.model.decoder import Decoder
+    from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.objectives import NextToken
+    from caslon.train.precision import choose_compute, matmul_flops_per_second
+    from caslon.train.session import train_in_folder
+    from caslon.train.trainer import Extras
+    from caslon.train.validation import fixed_batches
+
+    chosen: Settings = context.settings
+    source = context.inputs["tokens"].path
+    tokenizer = Tokenizer.load(source)
+    splits = {name: open_split(source / TOKENS_FOLDER, name, tokenizer) for name in ("train", "validation")}
+    what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
+    compute = choose_compute(chosen.device, chosen.precision, chosen.threads)
+    context.events.note(compute.describe())
+    decoder = Decoder(decoder_config(chosen, tokenizer.vocab_size, what.context))
+    decoder.initialise(context.seed)
+    batches, held_out = (row_source(chosen, documents(splits[name]), what) for name in ("train", "validation"))
+    outcome = train_in_folder(
+        context.folder,
+        what,
+        decoder,
+        tokenizer,
+        NextToken(byte_counts=byte_counts(tokenizer, compute)),
+        batches,
+        compute=compute,
+        events=context.events,
+        extras=Extras(
+            validation=fixed_batches(held_out, what.batch, what.eval_batches),
+            sample=continuations(tokenizer, chosen.sample_prompts, chosen.sample_tokens, context.seed),
+            lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
+            flops_per_token=flop_per_token(decoder.config, what.context),
+            peak_flops_per_second=matmul_flops_per_second(compute),
+        ),
+        sidecar={"data": splits["train"].dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
+    )
+    return _totals(decoder.config, outcome, len(splits["train"].ids))
+
+
+def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan, Origins]:
+    """Return the training plan of a table, and where its values came from."""
+    return make_plan(chosen, chosen, defaults_for(chosen, vocab_size), seed=seed)
+
+
+def decoder_config(chosen: ShapeSettings, vocab_size: int, context: int) -> DecoderConfig:
+    """Return the shape of a table; `UserError` where its parts do not fit together."""
+    given = chosen.model_dump(include=set(ShapeSettings.model_fields) - {"depth"})
+    return DecoderConfig.from_depth(chosen.depth, vocab_size=vocab_size, context=context, **given)
+
+
+def defaults_for(chosen: Settings, vocab_size: int) -> Defaults:
+    """Return what the dial derives: context, batch, rate and tokens from the shape."""
+    context = chosen.context or (256 if chosen.depth < 8 else 512 if chosen.depth < 16 else 1024)
+    config = decoder_config(chosen, vocab_size, context)
+    counts = parameter_counts(config)
+    trained = counts.trained - counts.positions - (counts.embedding if counts.head else 0)
+    tokens = chosen.tokens_per_parameter * trained
+    # The batch that still pays grows about as the square root of the tokens seen (arXiv:2505.13738).
+    batch_tokens = SMALLEST_BATCH_TOKENS * 2 ** max(0, round(math.log2(trained / 4e6) / 2))
+    peak = (6e-3 if chosen.optimizer == "muon" else 3e-3) * math.sqrt(256 / max(256, config.hidden_size))
+    return Defaults(
+        context=context,
+        batch=max(1, batch_tokens // context),
+        learning_rate=float(f"{peak:.3g}"),
+        steps=lambda tokens_per_step: max(1, round(tokens / tokens_per_step)),
+        steps_why=f"{chosen.tokens_per_parameter:g} tokens for each of {trained:,} parameters",
+        why="derived from depth",
+        warmup_share=0.05,
+    )
+
+
+def open_split(folder: Path, name: str, tokenizer: "Tokenizer") -> TokenSplit:
+    """Return a split whose ids are this tokenizer's; `UserError` when they are not, or when there are none."""
+    split = TokenSplit.open(folder, name)
+    if split.tokenizer_digest != tokenizer.digest:
+        raise UserError(
+            f"the tokens were made by tokenizer {split.tokenizer_digest[:16]}, this one is {tokenizer.digest[:16]}",
+            where=str(folder),
+            fix="run the tokenizer stage again",
+        )
+    if not len(split.ids):
+        raise UserError(f"the {name} split holds no tokens", where=str(folder), fix="give the corpus more documents")
+    highest = int(split.ids.max())
+    if highest >= tokenizer.vocab_size:
+        place = int(split.ids.argmax())
+        raise UserError(
+            f"id {highest} at position {place} of the {name} split is outside the vocabulary of {tokenizer.vocab_size}",
+            where=str(folder),
+            fix="run the tokenizer stage again",
+        )
+    return split
+
+
+def documents(split: TokenSplit) -> "Documents":
+    """Return a split as documents to draw rows from."""
+    from caslon.train.batches import Documents
+
+    return Documents(split.ids, split.document_starts, split.end_of_text_id)
+
+
+def row_source(chosen: Settings, source: "Documents", what: TrainPlan) -> "Batches":
+    """Return the rows of a data set in the way the table asks for."""
+    from caslon.train.batches import PackedBatches, WindowBatches
+
+    kind = PackedBatches if chosen.packing == "packed" else WindowBatches
+    return kind(source, what.context, what.seed, chosen.doc_mask)
+
+
+def byte_counts(tokenizer: "Tokenizer", compute: "Compute") -> Any:
+    """Return a tensor with the bytes of text each id stands for: none for special tokens."""
+    import torch
+
+    special = tokenizer.special_ids
+    sizes = [0 if id in special else len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+    return torch.tensor(sizes, device=compute.device)
+
+
+def continuations(tokenizer: "Tokenizer", prompts: Sequence[str], tokens: int, seed: int) -> "Sampler | None":
+    """Return a sampler that lets the model go on from each prompt, with a fixed seed."""
+    if not tokens or not prompts:
+        return None
+    from caslon.engine.engine import Engine
+    from caslon.engine.request import SamplingParams
+    from caslon.engine.settings import EngineSettings
+
+    params = SamplingParams(max_tokens=tokens, temperature=SAMPLE_TEMPERATURE, seed=seed)
+
+    def sample(decoder: "Decoder", step: int) -> list[tuple[str, str]]:
+        with Engine(decoder, tokenizer, EngineSettings(kv_memory_gib=SAMPLE_CACHE_GIB)) as engine:
+            completions = engine.generate(list(prompts), params)
+        return [(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)]
+
+    return sample
+
+
+def _split_if_there(context: PlanContext, name: str) -> TokenSplit | None:
+    if "tokens" not in context.inputs:
+        return None
+    return TokenSplit.open(context.inputs["tokens"].path / TOKENS_FOLDER, name)
+
+
+def _planned_vocab_size(tables: Mapping[str, settings.Settings]) -> int:
+    """Return the vocabulary size the recipe's tokenizer table asks for."""
+    table = tables.get("tokenizer")
+    if table is None:
+        raise UserError("the recipe has no [tokenizer], so the vocabulary size is not known", fix="add the table")
+    return int(table.vocab_size)  # type: ignore[attr-defined]
+
+
+def _shape_rows(chosen: Settings, config: DecoderConfig) -> list[PlanRow]:
+    counts = parameter_counts(config)
+    names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+    rows = [
+        PlanRow("family", chosen.family, "", "setting"),
+        PlanRow("depth", chosen.depth, "layers", "setting"),
+        PlanRow("vocab_size", config.vocab_size, "entries", "the tokenizer"),
+    ]
+    for name in names:
+        origin = "setting" if getattr(chosen, name) is not None else "derived from depth"
+        rows.append(PlanRow(name, getattr(config, name), "", origin))
+    return [
+        *rows,
+        PlanRow("parameters", counts.trained, "", "computed"),
+        PlanRow("parameters outside the tables", counts.matrices + counts.vectors, "", "computed"),
+    ]
+
+
+def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
+    return [
+        PlanRow("context", what.context, "tokens", origins["context"]),
+        PlanRow("batch", what.batch, "rows", origins["batch"]),
+        PlanRow("micro_batch", what.micro_batch, "rows", origins["micro_batch"]),
+        PlanRow("tokens per step", what.tokens_per_step, "tokens", "batch x context"),
+        PlanRow("steps", what.steps, "steps", origins["steps"]),
+        PlanRow("tokens", what.steps * what.tokens_per_step, "tokens", "steps x tokens per step"),
+        PlanRow("optimizer", what.optimizer, "", "setting"),
+        PlanRow("learning_rate", what.schedule.peak, "", origins["learning_rate"]),
+        PlanRow("warmup_steps", what.schedule.warmup_steps, "steps", origins["warmup_steps"]),
+        PlanRow("eval_every", what.eval_every, "steps", origins["eval_every"]),
+    ]
+
+
+def _cost_rows(chosen: Settings, config: DecoderConfig, what: TrainPlan) -> list[PlanRow]:
+    from caslon.train.precision import choose_compute, matmul_flops_per_second
+
+    compute = choose_compute(chosen.device, chosen.precision, chosen.threads)
+    peak, share = matmul_flops_per_second(compute), EXPECTED_SHARE[compute.device.type]
+    flop = flop_per_token(config, what.context) * what.steps * what.tokens_per_step
+    memory = training_memory(config, micro_batch=what.micro_batch, context=what.context, optimizer=what.optimizer)
+    return [
+        PlanRow("precision", compute.precision, "", compute.reason),
+        PlanRow("training", flop, "FLOP", "computed"),
+        PlanRow("peak of this device", round(peak / 1e9), "GFLOP/s", "measured"),
+        PlanRow("training time", round(flop / (peak * share)), "s", f"estimate: {share:.0%} of the peak"),
+        PlanRow("memory", memory.total, "bytes", "estimate"),
+        PlanRow("checkpoint", checkpoint_bytes(config, optimizer=what.optimizer), "bytes", "computed"),
+    ]
+
+
+def _totals(config: DecoderConfig, outcome: "Outcome", tokens_in_data: int) -> dict[str, Any]:
+    totals = {
+        "parameters": parameter_counts(config).trained,
+        "steps": outcome.step,
+        "tokens": outcome.tokens,
+        "epochs": round(outcome.tokens / tokens_in_data, 4),
+        "best_step": outcome.best_step,
+        "steps_skipped": outcome.skipped,
+    }
+    named = {"eval/val_loss": "validation_nats_per_token", "eval/val_bpb": "validation_bits_per_byte"}
+    return totals | {ours: outcome.metrics[name] for name, ours in named.items() if name in outcome.metrics}

@@ -1,0 +1,87 @@
+"""A training run in a folder: checkpoints below it while it lasts, the best model in `model/` when it is over."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from caslon.errors import UserError
+from caslon.model.decoder import Decoder
+from caslon.model.folder import save_model_folder
+from caslon.observe.events import EventLog
+from caslon.tokenizer.tokenizer import Tokenizer
+from caslon.train.batches import Batches
+from caslon.train.checkpoint import MANIFEST_FILE, OPTIMIZER_FILE, STATE_FILE, Checkpoints
+from caslon.train.objectives import Objective
+from caslon.train.plan import TrainPlan
+from caslon.train.precision import Compute
+from caslon.train.trainer import Extras, Outcome, Trainer
+
+CHECKPOINTS_FOLDER = "checkpoints"
+MODEL_FOLDER = "model"
+WORKING_FILES = (OPTIMIZER_FILE, STATE_FILE, MANIFEST_FILE)
+
+
+def train_in_folder(
+    folder: Path,
+    plan: TrainPlan,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    batches: Batches,
+    *,
+    compute: Compute,
+    events: EventLog,
+    extras: Extras,
+    sidecar: Mapping[str, Any],
+) -> Outcome:
+    """Train, or go on training, below `folder`; leave the best checkpoint as a model folder in `folder/model`.
+
+    `sidecar` goes into every checkpoint's caslon.json beside the step. `UserError` when the data set has less than one batch.
+    """
+    refuse_too_little(batches, plan)
+
+    def save_model(path: Path, facts: Mapping[str, Any]) -> None:
+        save_model_folder(path, decoder, tokenizer, sidecar={**sidecar, **facts, "objective": objective.name})
+
+    trainer = Trainer(
+        plan,
+        decoder,
+        objective,
+        batches,
+        checkpoints=Checkpoints(folder / CHECKPOINTS_FOLDER, plan.keep, events.warn),
+        events=events,
+        compute=compute,
+        save_model=save_model,
+        extras=extras,
+    )
+    outcome = trainer.run()
+    publish(outcome.best, folder / MODEL_FOLDER)
+    return outcome
+
+
+def refuse_too_little(batches: Batches, plan: TrainPlan) -> None:
+    """Raise `UserError` when the data set does not fill one batch."""
+    if batches.rows_per_epoch < plan.batch:
+        have, need = batches.rows_per_epoch, plan.batch
+        raise UserError(
+            f"the data set has {have} rows of {plan.context} tokens, one batch needs {need} ({plan.tokens_per_step} tokens)",
+            fix="use more text, a smaller batch or a shorter context",
+        )
+
+
+def publish(checkpoint: Path, target: Path) -> None:
+    """Make `target` a model folder with a checkpoint's model files, without what only training needs."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in sorted(checkpoint.iterdir()):
+        if file.name not in WORKING_FILES:
+            _link_or_copy(file, target / file.name)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
