@@ -115,8 +115,9 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def dataset_id(context: StageContext) -> str:
-    """Return the id of the corpus: the digest of what its stage wrote."""
-    return context.inputs["text"].digest
+    """Return the id the corpus gave its content, or the digest of its folder when it came without one."""
+    text = context.inputs["text"]
+    return str(text.manifest.totals.get("dataset_id") or text.digest)
 
 
 def _tokenizer(context: StageContext) -> "Tokenizer":

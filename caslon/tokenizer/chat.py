@@ -118,7 +118,7 @@ class _MarkedChat:
                 fix="use a model that was trained on conversations, or add a chat_template.jinja to its folder",
             )
         mark = _unused_character([tokenizer.chat_template, *_strings(messages), *_strings(tools or ())])
-        marks = _Marks(mark, _spellings(tokenizer), _halves(tokenizer))
+        marks = _Marks(mark, tokenizer.special_spellings, tokenizer.special_beginnings)
         return _MarkedChat(tokenizer, marks.put(list(messages)), marks.put(list(tools or ())) or None, mark)
 
     def text(self, count: int, *, prompt: bool = False) -> str:
@@ -129,7 +129,7 @@ class _MarkedChat:
             self.messages[:count],
             add_generation_prompt=prompt,
             tools=self.tools,
-            names=self.tokenizer.special_role_tokens(),
+            names=self.tokenizer.special_role_tokens,
         )
 
 
@@ -194,9 +194,8 @@ def _ids_and_starts(tokenizer: "Tokenizer", text: str, mark: str) -> tuple[list[
 
 
 def _stretches(tokenizer: "Tokenizer", text: str) -> Iterator[tuple[str, int | None]]:
-    spellings = _spellings(tokenizer)
     at = 0
-    for found in spellings.finditer(text):
+    for found in tokenizer.special_spellings.finditer(text):
         if found.start() > at:
             yield text[at : found.start()], None
         yield found[0], tokenizer.special_tokens[found[0]]
@@ -205,29 +204,19 @@ def _stretches(tokenizer: "Tokenizer", text: str) -> Iterator[tuple[str, int | N
         yield text[at:], None
 
 
-def _spellings(tokenizer: "Tokenizer") -> re.Pattern[str]:
-    longest_first = sorted(tokenizer.special_tokens, key=lambda token: (-len(token), token))
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-
-def _halves(tokenizer: "Tokenizer") -> tuple[str, ...]:
-    """Return every beginning of a special spelling."""
-    return tuple({token[:size] for token in tokenizer.special_tokens for size in range(1, len(token))})
-
-
 @dataclass(frozen=True)
 class _Marks:
     """Breaks the special spellings in the strings of a JSON value."""
 
     mark: str
     spellings: re.Pattern[str]
-    halves: tuple[str, ...]
+    beginnings: tuple[str, ...]
 
     def put(self, value: Any) -> Any:
-        """Return the value with a mark in each spelling, and after each half one that a template might complete."""
+        """Return the value with a mark in each spelling, and after each beginning of one that a template might complete."""
         if isinstance(value, str):
             broken = self.spellings.sub(lambda found: found[0][0] + self.mark + found[0][1:], value)
-            return broken + self.mark if broken.endswith(self.halves) else broken
+            return broken + self.mark if broken.endswith(self.beginnings) else broken
         if isinstance(value, Mapping):
             return {self.put(key): self.put(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

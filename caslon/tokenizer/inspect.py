@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from caslon.tokenizer.chat import Message
 from caslon.tokenizer.tokenizer import Tokenizer
@@ -17,6 +18,10 @@ class Piece:
     shown: str
     bytes: bytes
     special: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the piece with its bytes as numbers."""
+        return {"id": self.id, "shown": self.shown, "bytes": list(self.bytes), "special": self.special}
 
 
 def pieces(tokenizer: Tokenizer, text: str, *, allow_special: bool = False) -> list[Piece]:

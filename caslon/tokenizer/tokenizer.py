@@ -193,10 +193,22 @@ class Tokenizer:
 
         return encode_chat(self, messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
+    @cached_property
     def special_role_tokens(self) -> dict[str, str]:
-        """Return `{"bos_token": ..., "eos_token": ...}`: the roles that templates may name."""
+        """`{"bos_token": ..., "eos_token": ...}`: the roles that templates may name."""
         found = {role: self._role_token(role) for role in SPECIAL_ROLES}
         return {role: token for role, token in found.items() if token is not None}
+
+    @cached_property
+    def special_spellings(self) -> re.Pattern[str]:
+        """A pattern that finds every special spelling, the longest where several begin."""
+        longest_first = sorted(self.special_tokens, key=lambda token: (-len(token), token))
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    @cached_property
+    def special_beginnings(self) -> tuple[str, ...]:
+        """Every beginning of a special spelling, for those who join texts."""
+        return tuple({token[:size] for token in self.special_tokens for size in range(1, len(token))})
 
     @cached_property
     def is_byte_level(self) -> bool:

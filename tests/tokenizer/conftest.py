@@ -8,9 +8,11 @@ from caslon.folders import Manifest, StageFolder, content_digest, content_files
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.tokenizer.train import train_tokenizer
 
-WORDS = "the quick brown fox, jumped over London's lazy dogs; def parse(text): return [line for line in text]\n".split(
-    " "
-)
+SENTENCE = "the quick brown fox, jumped over London's lazy dogs; def parse(text): return [line for line in text]\n"
+WORDS = [
+    *SENTENCE.split(" "),
+    *(f"{one}{two}" for one in ("morn", "parish", "self.ca") for two in ("ing", "es", "ll(x)")),
+]
 
 
 def paragraph(number: int) -> str:

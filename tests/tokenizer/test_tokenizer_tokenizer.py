@@ -182,7 +182,8 @@ def test_a_folder_that_asks_for_truncation_is_not_obeyed(tmp_path: Path, tokeniz
 
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, caslon.tokenizer.tokenizer, caslon.tokenizer.train; print({'torch', 'transformers'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_vocabulary_over_two_bytes_is_held_in_four() -> None:
