@@ -67,7 +67,7 @@ def missing_library(error: ModuleNotFoundError) -> CaslonError:
     library = (error.name or "").partition(".")[0]
     for requirement in metadata.requires("caslon") or []:
         name, _, extra = requirement.partition("extra ==")
-        if name.replace("-", "_").lower().startswith(library.lower()) and extra:
+        if library != "caslon" and name.replace("-", "_").lower().startswith(library.lower()) and extra:
             name = extra.strip().strip("\"'")
             return UserError(
                 f"this needs the library '{library}', which is not installed", fix=f'pip install "caslon[{name}]"'

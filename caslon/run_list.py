@@ -88,3 +88,16 @@ def _figure(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         return f"{size(value)} {words.removesuffix(' bytes')}"
     return f"{value:,} {words}" if isinstance(value, int) else f"{value:.4g} {words}"
+
+
+def model_folder_of(path: Path) -> Path:
+    """Return the model folder meant by a model, checkpoint, stage or run folder: of a run, its last model."""
+    if (path / "config.json").is_file():
+        return path
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    found = [file.parent for file in path.glob("*/model/config.json") if not file.parent.parent.name.endswith(PARTIAL)]
+    stages = sorted((StageFolder.open(model.parent) for model in found), key=lambda stage: stage.manifest.started)
+    if not stages:
+        raise UserError(f"no model at {path}", fix="give a model folder such as runs/quickstart/pretrain/model")
+    return stages[-1].path / "model"

@@ -2,10 +2,14 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from caslon.errors import UserError
+
+SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
 
 class Settings(BaseModel):
@@ -54,3 +58,11 @@ def _message(kind: str, message: str, value: object, key: str, settings: type[Ba
         return f"key '{key}' is needed and missing"
     reason = message.removeprefix("Value error, ")
     return f"'{key} = {value!r}' is not valid: {reason[:1].lower()}{reason[1:]}"
+
+
+def checked(kind: type[SomeSettings], **values: Any) -> SomeSettings:
+    """Return settings made from a command's options; `UserError` with all that is wrong."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError("; ".join(message for _, message in problems(error, kind))) from None
