@@ -19,7 +19,6 @@ from caslon.report.curves import curve_blocks, sample_block, warnings
 from caslon.report.page import (
     Block,
     Chart,
-    Code,
     Details,
     Fact,
     Facts,
@@ -32,23 +31,20 @@ from caslon.report.page import (
     Table,
     Text,
     Value,
-    readable,
     readable_bytes,
     readable_seconds,
     share,
     write_page,
 )
 from caslon.report.page import Path as PathBlock
+from caslon.report.record import MODEL_FOLDER, cell, environment_section, plan_section, repeat_section
 from caslon.stages.stage import KINDS
 
 LOG = "events.jsonl"
-MODEL_FOLDER = "model"
 LOOKED_AT_REJECTS = 5_000  # of which examples are taken
 EXAMPLES_PER_CODE = 3
 EXAMPLE_CHARACTERS = 300
 SHOWN_ANSWERS = 20
-SECONDS_NAMES = ("time", "seconds", "training time")
-MEMORY_NAMES = ("memory", "peak memory")
 PATH_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "corpus": (("documents", "documents"), ("text_bytes", "bytes"), ("rejected", "rejected")),
     "tokenizer": (("vocab_size", "entries"), ("train_tokens", "training tokens")),
@@ -71,7 +67,7 @@ class Run:
 
     def of_kind(self, kind: str) -> list[StageFolder]:
         """Return the finished stages of a kind."""
-        return [folder for name, folder in self.stages.items() if name.split(".")[0] == kind]
+        return [folder for name, folder in self.stages.items() if name.partition(".")[0] == kind]
 
     def total(self, kind: str, name: str) -> Any:
         """Return a figure of the first finished stage of a kind, or None."""
@@ -84,14 +80,15 @@ def write_run_report(run_folder: Path) -> Path:
     Stages that are missing or unfinished are shown as such; `UserError` when nothing has finished.
     """
     run = read_run(run_folder)
+    model = _last_model(run)
     sections = [
         _overview(run),
         *_corpus_sections(run),
         *_training_sections(run),
         *_evaluation_sections(run),
-        *_plan_sections(run),
-        _environment(run),
-        _how_to_repeat(run),
+        *([plan_section(run.plan, run.stages)] if run.plan else []),
+        environment_section(run.stages),
+        repeat_section(run.folder, run.stages, run.recipe, model.path.name if model else ""),
     ]
     page = Page(
         title=run_folder.resolve().name,
@@ -130,7 +127,7 @@ def read_run(run_folder: Path) -> Run:
 
 
 def _kind_order(name: str) -> tuple[int, str]:
-    kind = name.split(".")[0]
+    kind = name.partition(".")[0]
     return (KINDS.index(kind) if kind in KINDS else len(KINDS), name)
 
 
@@ -200,7 +197,7 @@ def _path_step(name: str, folder: StageFolder | None) -> PathStep:
     if folder is None:
         return PathStep(name, note="not finished", missing=True)
     totals = _flat_totals(folder)
-    wanted = PATH_FIGURES.get(name.split(".")[0]) or [(key, key.replace("_", " ")) for key in list(totals)[:3]]
+    wanted = PATH_FIGURES.get(name.partition(".")[0]) or [(key, key.replace("_", " ")) for key in list(totals)[:3]]
     counts = [(label, _path_value(key, totals[key])) for key, label in wanted if key in totals]
     return PathStep(name, counts, note=readable_seconds(folder.manifest.seconds))
 
@@ -303,7 +300,7 @@ def _cut(text: str) -> str:
 
 def _training_sections(run: Run) -> Iterator[Section]:
     for name, folder in run.stages.items():
-        kind = name.split(".")[0]
+        kind = name.partition(".")[0]
         log = folder.path / LOG
         levels = _levels(_scores(run)) if kind == "pretrain" else ()
         if blocks := curve_blocks(log, levels):
@@ -334,16 +331,10 @@ def _answer_blocks(folder: StageFolder, answers: Sequence[Json]) -> list[Block]:
     """Twenty answers, as they came: every field of an answer is a column."""
     totals = _flat_totals(folder)
     columns = list(dict.fromkeys(key for answer in answers for key in answer))
-    rows = [[_cell(answer.get(key)) for key in columns] for answer in answers[:SHOWN_ANSWERS]]
+    rows = [[cell(answer.get(key)) for key in columns] for answer in answers[:SHOWN_ANSWERS]]
     facts = Facts([Fact(name.replace("_", " "), value) for name, value in totals.items() if name != "digest"])
     caption = f"{min(SHOWN_ANSWERS, len(answers))} answers to unseen questions, good and bad"
     return [facts, Table([column.replace("_", " ") for column in columns], rows, caption=caption)]
-
-
-def _cell(value: Any) -> Value:
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------------
@@ -367,91 +358,7 @@ def _evaluation_sections(run: Run) -> Iterator[Section]:
             yield Section("What it has read before", evaluation.copied(scores, samples))
 
 
-# --- plan, environment, repetition -------------------------------------------------------------------------------------
-
-
-def _plan_sections(run: Run) -> Iterator[Section]:
-    if not run.plan:
-        return
-    compared = []
-    for row in run.plan:
-        actual = _actual(row, run.stages.get(row["stage"]))
-        if actual is not None:
-            compared.append(
-                [row["stage"], row["name"], row["value"], actual, _ratio(row["value"], actual), row["unit"]]
-            )
-    every = [[row["stage"], row["name"], _cell(row["value"]), row["unit"], row["origin"]] for row in run.plan]
-    blocks: list[Block] = []
-    if compared:
-        columns = ["stage", "value", "planned", "actual", "actual / planned", "unit"]
-        blocks.append(Table(columns, [[_cell(value) for value in row] for row in compared]))
-    blocks.append(
-        Details(
-            "Every planned value and where it came from", [Table(["stage", "value", "planned", "unit", "from"], every)]
-        )
-    )
-    yield Section("Plan and actual", blocks, intro="What was expected before the work began, and what came.")
-
-
-def _actual(row: Json, folder: StageFolder | None) -> Value:
-    """Return the figure of a finished stage that a planned one foretold, or None."""
-    if folder is None or isinstance(row["value"], str):
-        return None
-    if row["name"] in SECONDS_NAMES:
-        return folder.manifest.seconds
-    totals = folder.manifest.totals
-    name = "peak_memory_bytes" if row["name"] in MEMORY_NAMES else row["name"].replace(" ", "_")
-    value = totals.get(name, totals.get(f"{name}_{row['unit']}"))
-    return value if isinstance(value, int | float) else None
-
-
-def _ratio(planned: Any, actual: Any) -> float | None:
-    return round(actual / planned, 3) if isinstance(planned, int | float) and planned else None
-
-
-def _environment(run: Run) -> Section:
-    columns = ["stage", "device", "began (UTC)", "time", "peak memory", "content digest"]
-    rows: list[list[Value]] = []
-    versions: dict[str, str] = {}
-    for name, folder in run.stages.items():
-        manifest = folder.manifest
-        memory = manifest.totals.get("peak_memory_bytes")
-        rows.append(
-            [name, manifest.device, manifest.started, readable_seconds(manifest.seconds)]
-            + [readable_bytes(memory) if memory else None, manifest.digest[:16]]
-        )
-        versions |= manifest.versions
-    lineage = [
-        [name, thing, Path(recorded["folder"]).name, recorded["digest"][:16]]
-        for name, folder in run.stages.items()
-        for thing, recorded in folder.manifest.inputs.items()
-    ]
-    sources = [[name, *pair] for name, folder in run.stages.items() for pair in folder.manifest.sources.items()]
-    blocks: list[Block] = [Table(columns, rows, caption="Stages")]
-    if lineage:
-        blocks.append(Table(["stage", "reads", "from", "content digest"], lineage, caption="Lineage"))
-    if sources:
-        blocks.append(Details(f"{len(sources)} outside sources", [Table(["stage", "path", "SHA-256"], sources)]))
-    blocks.append(Table(["part", "version"], list(map(list, sorted(versions.items()))), caption="Versions"))
-    return Section("Environment and lineage", blocks)
-
-
-def _how_to_repeat(run: Run) -> Section:
-    place = run.folder.as_posix()
-    commands = list(dict.fromkeys(folder.manifest.command for folder in run.stages.values() if folder.manifest.command))
-    lines = commands or [f"caslon run {place}/recipe.toml"]
-    if folder := _last_model(run):
-        model = f"{place}/{folder.path.name}/{MODEL_FOLDER}"
-        lines += [f"caslon chat {model}", f"caslon serve {model}"]
-    lines.append(f"caslon explain {place}/{next(reversed(run.stages))}")
-    seed = next(iter(run.stages.values())).manifest.seed
-    text = f"The seed is {seed}. The same recipe on the same kind of machine gives the same content digests."
-    blocks: list[Block] = [Text(text), Code("\n".join(lines), "commands, from the folder the run was started in")]
-    if run.recipe:
-        blocks.append(Details("The recipe", [Code(run.recipe)]))
-    settings = {name: folder.manifest.settings for name, folder in run.stages.items()}
-    blocks.append(Details("Every setting", [Code(json.dumps(settings, indent=2, ensure_ascii=False))]))
-    return Section("How to repeat this", blocks)
+# --- numbers -----------------------------------------------------------------------------------------------------------
 
 
 def _numbers(run: Run) -> Json:

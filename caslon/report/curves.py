@@ -1,0 +1,75 @@
+"""A stage's event log to curves, texts and warnings: what training looked like, for any stage that trains.
+
+Metric names are those the trainer logs: `train/loss`, `eval/val_bpb`, and so on. A metric that is not there makes no chart.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from caslon.observe.events import Metrics, Note, Sample, Timing, metric_values, read_events
+from caslon.report.blocks import Block, Chart, Charts, Level, Samples, SampleText, Series
+
+Points = list[tuple[int, float]]
+
+
+def curve_blocks(log: Path, levels: Sequence[Level] = ()) -> list[Block]:
+    """Return the curves of a training log. `levels` are bits per byte of baselines, drawn across that chart."""
+    values = metric_values(log) | metric_values(log, Timing.kind)
+    large = [
+        _chart("Bits per byte", values, {"eval/val_bpb": "validation"}, "bits per byte", levels),
+        _chart(
+            "Loss",
+            values,
+            {"train/loss": "training", "eval/val_loss": "validation", "eval/train_loss": "training, mean"},
+            "nats per token",
+        ),
+    ]
+    small = [
+        _chart("Learning rate", values, {"train/lr": "learning rate"}, "learning rate"),
+        _chart("Gradient norm", values, {"train/grad_norm": "gradient norm"}, "gradient norm"),
+        _chart("Throughput", values, {"train/tokens_per_s": "tokens per second"}, "tokens per second"),
+        _chart("Share of the device's peak", values, {"train/mfu": "share"}, "share of peak"),
+        _chart("Accuracy on unseen text", values, {"eval/val_accuracy": "next token right"}, "share"),
+        _chart("Validation against training", _gap(values), {"gap": "validation less training"}, "nats per token"),
+    ]
+    blocks: list[Block] = [chart for chart in large if chart]
+    shown = [chart for chart in small if chart]
+    return [*blocks, Charts(shown)] if shown else blocks
+
+
+def _chart(
+    title: str, values: dict[str, Points], names: dict[str, str], y_label: str, levels: Sequence[Level] = ()
+) -> Chart | None:
+    series = [_series(label, values[name]) for name, label in names.items() if values.get(name)]
+    return Chart(title, series, x_label="step", y_label=y_label, levels=levels) if series else None
+
+
+def _series(name: str, points: Points) -> Series:
+    return Series(name, [value for _, value in points], [step for step, _ in points])
+
+
+def _gap(values: dict[str, Points]) -> dict[str, Points]:
+    """How much worse unseen text is than seen text: what over-fitting looks like first."""
+    seen = dict(values.get("eval/train_loss", []))
+    return {"gap": [(step, value - seen[step]) for step, value in values.get("eval/val_loss", []) if step in seen]}
+
+
+def sample_block(log: Path) -> Samples | None:
+    """Return what the model wrote at each step, under one slider, or None when it wrote nothing."""
+    texts = [
+        SampleText(f"step {record['step']:,}", record["prompt"], record["text"])
+        for record in read_events(log)
+        if record["kind"] == Sample.kind
+    ]
+    return Samples(texts) if texts else None
+
+
+def last_values(log: Path) -> dict[str, float]:
+    """Return the last value of each metric of a log."""
+    return {name: points[-1][1] for name, points in metric_values(log, Metrics.kind).items()}
+
+
+def warnings(log: Path) -> list[str]:
+    """Return what the stage warned of, each line once."""
+    records = (record for record in read_events(log) if record["kind"] == Note.kind and record["level"] == "warning")
+    return list(dict.fromkeys(record["text"] for record in records))
