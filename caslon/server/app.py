@@ -36,6 +36,12 @@ log = logging.getLogger("caslon.server")
 
 LAG_PROBE_SECONDS = 0.25
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# A page may run its own scripts and styles and talk to its own server, and nobody else, whatever a model writes into it.
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
 
 
@@ -70,7 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         probe.cancel()
-        await asyncio.to_thread(service.close)
+        service.interrupt()
 
 
 async def _probe_lag(service: Service) -> None:
@@ -189,7 +195,8 @@ class RequestRecord:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers.update({"x-request-id": request_id, **SECURITY_HEADERS})
                 self.service.metrics.http_request(_route(scope), message["status"])
             await send(message)
 

@@ -17,7 +17,7 @@ from caslon.server.errors import invalid
 from caslon.server.logprobs import chat_logprobs
 from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
-from caslon.server.stream import DONE, EventStream, arrivals, check_whole, event, whole_answers
+from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
 from caslon.server.usage import usage
 from caslon.server.wire import ChatMessage, ChatRequest, parse
 
@@ -47,16 +47,17 @@ class Work:
 async def create_chat_completion(service: Service, request: Request) -> Response:
     """Answer a chat request."""
     body = await request.body()
-    work = await to_thread.run_sync(begin, service, body)
+    pieces = Pieces()
+    work = await to_thread.run_sync(begin, service, body, pieces)
     if work.fields.stream:
         head = work.head(request.state.request_id, "chat.completion.chunk")
-        return EventStream(_events(work, head), work.answers)
-    completions = await whole_answers(request, work.answers, service.threads)
+        return EventStream(_events(work, head, pieces), work.answers)
+    completions = await whole_answers(request, work.answers, pieces)
     head = work.head(request.state.request_id, "chat.completion")
     return JSONResponse(await to_thread.run_sync(_whole, work, head, completions))
 
 
-def begin(service: Service, body: bytes) -> Work:
+def begin(service: Service, body: bytes, pieces: Pieces) -> Work:
     """Read a request, turn its conversation into tokens and start its answers."""
     fields = parse(ChatRequest, body)
     service.check_model(fields.model)
@@ -65,7 +66,7 @@ def begin(service: Service, body: bytes) -> Work:
     params = sampling_params(
         service, fields, max_tokens=_max_tokens(service, fields, len(ids)), logprobs=_alternatives(fields)
     )
-    return Work(service, fields, service.submit([ids] * len(params), params))
+    return Work(service, fields, service.submit([ids] * len(params), params, pieces.put))
 
 
 def plain_messages(messages: list[ChatMessage]) -> list[dict[str, str]]:
@@ -116,24 +117,19 @@ def _logprobs(work: Work, written: Completion | Piece) -> dict[str, Any] | None:
     return chat_logprobs(work.service.tokenizer, written.logprobs, alternatives)
 
 
-async def _events(work: Work, head: dict[str, Any]) -> AsyncIterator[bytes]:
+async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIterator[bytes]:
     with_usage = bool(work.fields.stream_options and work.fields.stream_options.include_usage)
     head = {**head, "usage": None} if with_usage else head
     for index in range(len(work.answers)):
         yield event({**head, "choices": [_chunk(index, {"role": "assistant", "content": ""})]})
-    completions: list[Completion | None] = [None] * len(work.answers)
-    async for arrival in arrivals(work.answers, work.service.threads):
-        if isinstance(arrival.value, BaseException):
-            raise arrival.value
-        if isinstance(arrival.value, Completion):
-            completion = completions[arrival.index] = check_whole(arrival.value)
-            yield event({**head, "choices": [_chunk(arrival.index, {}, None, completion.finish_reason)]})
-            continue
-        logprobs = _logprobs(work, arrival.value)
-        if arrival.value.text or logprobs:
-            yield event({**head, "choices": [_chunk(arrival.index, {"content": arrival.value.text}, logprobs)]})
+    async for index, piece in pieces.of(work.answers):
+        logprobs = _logprobs(work, piece)
+        if piece.text or logprobs:
+            yield event({**head, "choices": [_chunk(index, {"content": piece.text}, logprobs)]})
+        if piece.finish_reason:
+            yield event({**head, "choices": [_chunk(index, {}, None, piece.finish_reason)]})
     if with_usage:
-        done = [completion for completion in completions if completion]
+        done = [answer.result() for answer in work.answers]
         yield event({**head, "choices": [], "usage": usage(done[:1], done)})
     yield DONE
 

@@ -17,7 +17,7 @@ from caslon.server.errors import invalid
 from caslon.server.logprobs import CompletionLogprobs
 from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
-from caslon.server.stream import DONE, EventStream, arrivals, check_whole, event, whole_answers
+from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
 from caslon.server.usage import usage
 from caslon.server.wire import CompletionRequest, parse
 
@@ -53,15 +53,16 @@ class Work:
 async def create_completion(service: Service, request: Request) -> Response:
     """Answer a completion request."""
     body = await request.body()
-    work = await to_thread.run_sync(begin, service, body)
+    pieces = Pieces()
+    work = await to_thread.run_sync(begin, service, body, pieces)
     head = work.head(request.state.request_id)
     if work.fields.stream:
-        return EventStream(_events(work, head), work.answers)
-    completions = await whole_answers(request, work.answers, service.threads)
+        return EventStream(_events(work, head, pieces), work.answers)
+    completions = await whole_answers(request, work.answers, pieces)
     return JSONResponse(await to_thread.run_sync(_whole, work, head, completions))
 
 
-def begin(service: Service, body: bytes) -> Work:
+def begin(service: Service, body: bytes, pieces: Pieces) -> Work:
     """Read a request, split its prompts into tokens and start its answers."""
     fields = parse(CompletionRequest, body)
     service.check_model(fields.model)
@@ -76,7 +77,7 @@ def begin(service: Service, body: bytes) -> Work:
         prompt_logprobs=fields.logprobs if fields.echo else None,
     )
     answers = service.submit(
-        [prompt for prompt in prompts for _ in params], [chosen for _ in prompts for chosen in params]
+        [prompt for prompt in prompts for _ in params], [chosen for _ in prompts for chosen in params], pieces.put
     )
     return Work(service, fields, prompts, texts, answers)
 
@@ -147,24 +148,18 @@ def _logprobs(work: Work, prompt: int, completion: Completion) -> dict[str, Any]
     return collector.shape([*before, *tokens], [*work.prompts[prompt], *ids], fields.logprobs)
 
 
-async def _events(work: Work, head: dict[str, Any]) -> AsyncIterator[bytes]:
+async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIterator[bytes]:
     with_usage = bool(work.fields.stream_options and work.fields.stream_options.include_usage)
     head = {**head, "usage": None} if with_usage else head
     collectors = [CompletionLogprobs(work.service.tokenizer, len(text)) for text in _echoed(work)]
     for index, text in enumerate(_echoed(work)):
         if text:
             yield event({**head, "choices": [_chunk(index, text)]})
-    completions: list[Completion | None] = [None] * len(work.answers)
-    async for arrival in arrivals(work.answers, work.service.threads):
-        if isinstance(arrival.value, BaseException):
-            raise arrival.value
-        if isinstance(arrival.value, Completion):
-            completions[arrival.index] = check_whole(arrival.value)
-            continue
-        if chunk := _piece_chunk(work, arrival.index, arrival.value, collectors[arrival.index]):
+    async for index, piece in pieces.of(work.answers):
+        if chunk := _piece_chunk(work, index, piece, collectors[index]):
             yield event({**head, "choices": [chunk]})
     if with_usage:
-        done = [completion for completion in completions if completion]
+        done = [answer.result() for answer in work.answers]
         yield event({**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done)})
     yield DONE
 
@@ -181,8 +176,6 @@ def _piece_chunk(work: Work, index: int, piece: Piece, collector: CompletionLogp
     if alternatives is not None and piece.logprobs:
         logprobs = collector.shape(piece.logprobs, piece.ids, alternatives)
     if not piece.text and not logprobs and not piece.finish_reason:
-        return None
-    if piece.finish_reason in ("abort", "error"):  # told by an error event, not by a choice
         return None
     return _chunk(index, piece.text, logprobs, piece.finish_reason)
 

@@ -85,12 +85,14 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or not self.digests:
-            await self.app(scope, receive, send)
-        elif self._known(Headers(scope=scope).get("authorization", "")):
+        if scope["type"] != "http" or self._let_in(scope):
             await self.app(scope, receive, send)
         else:
             await refuse(self._unknown(scope["path"]), scope, receive, send)
+
+    def _let_in(self, scope: Scope) -> bool:
+        free = not self.digests or scope["path"] in OPEN_PATHS
+        return free or self._known(Headers(scope=scope).get("authorization", ""))
 
     def _known(self, authorization: str) -> bool:
         shown = key_digest(_shown_key(authorization))

@@ -112,7 +112,6 @@ class AnswerClock:
     metrics: ServerMetrics
     received: float = field(default_factory=time.perf_counter)
     last_token: float | None = None
-    tokens: int = 0
 
     def piece(self, piece: Piece) -> None:
         """Note a piece; one without tokens is none."""
@@ -124,18 +123,16 @@ class AnswerClock:
         else:
             self.metrics.between_tokens.observe((now - self.last_token) / len(piece.ids))
         self.last_token = now
-        self.tokens += len(piece.ids)
 
-    def end(self, completion: Completion | None) -> None:
-        """Note the end: whole, cut off by the client, or failed (None)."""
+    def end(self, completion: Completion) -> None:
+        """Note the end, whatever the reason."""
         self.metrics.whole.observe(time.perf_counter() - self.received)
-        self.metrics.ended(completion.finish_reason if completion else "error")
-        self.metrics.generation_tokens.inc(len(completion.ids) if completion else self.tokens)
-        if completion:
-            self.metrics.prompt_tokens.inc(completion.prompt_tokens)
-            self.metrics.prompt_sizes.observe(completion.prompt_tokens)
-            self.metrics.answer_sizes.observe(len(completion.ids))
-            self._phases(completion.times)
+        self.metrics.ended(completion.finish_reason)
+        self.metrics.prompt_tokens.inc(completion.prompt_tokens)
+        self.metrics.generation_tokens.inc(len(completion.ids))
+        self.metrics.prompt_sizes.observe(completion.prompt_tokens)
+        self.metrics.answer_sizes.observe(len(completion.ids))
+        self._phases(completion.times)
 
     def _phases(self, times: Times) -> None:
         if times.queued is None:

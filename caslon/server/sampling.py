@@ -30,14 +30,13 @@ def sampling_params(
     prompt_logprobs: int | None = None,
 ) -> list[SamplingParams]:
     """Return the parameters of the request's `n` answers to one prompt; the i-th has seed + i."""
-    chosen = dict(service.sampling_defaults)
-    chosen |= {name: value for name in SAME_NAME if (value := getattr(fields, name)) is not None}
+    chosen = {name: value for name in SAME_NAME if (value := getattr(fields, name)) is not None}
     chosen |= {"max_tokens": max_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
     chosen["stop"] = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
     chosen["stop_token_ids"] = tuple(fields.stop_token_ids or ())
     chosen["logit_bias"] = _logit_bias(service, fields.logit_bias or {})
     seeds = [None if fields.seed is None else fields.seed + index for index in range(fields.n or 1)]
-    return [SamplingParams(**chosen, seed=seed) for seed in seeds]
+    return [service.engine.params(**chosen, seed=seed) for seed in seeds]
 
 
 def _logit_bias(service: Service, wanted: dict[str, float]) -> dict[int, float]:

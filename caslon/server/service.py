@@ -5,12 +5,14 @@ The API and the web page both ask here, so that limits and metrics hold for both
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from caslon.engine.engine import Engine, Handle
+from caslon.engine.answer import Handle, OnPiece
+from caslon.engine.engine import Engine
 from caslon.engine.request import Completion, Piece, SamplingParams
+from caslon.errors import CaslonError
 from caslon.server.errors import Refused, invalid
 from caslon.server.limits import Admission
 from caslon.server.metrics import AnswerClock, ServerMetrics
@@ -21,32 +23,48 @@ Message = Mapping[str, Any]
 
 
 class Answer:
-    """One answer on its way: iterate for its pieces, then ask for the result. Leaves the queue when it ends."""
+    """One answer on its way. The engine's thread hands its pieces on; at its end it is counted and leaves the queue."""
 
-    def __init__(self, handle: Handle, clock: AnswerClock, leave: "Callable[[Answer], None]") -> None:
-        self._handle = handle
+    def __init__(self, clock: AnswerClock, on_piece: OnPiece, on_end: Callable[["Answer"], None]) -> None:
         self._clock = clock
-        self._leave = leave
+        self._on_piece = on_piece
+        self._on_end = on_end
+        self._handle: Handle | None = None
+        self._ended = False
+        self._lock = threading.Lock()
 
-    def __iter__(self) -> Iterator[Piece]:
-        completion = None
-        try:
-            for piece in self._handle:
-                self._clock.piece(piece)
-                yield piece
-            completion = self._handle.result()
-        finally:
-            self._handle.cancel()  # harmless after the end; needed when the reader goes away
-            self._clock.end(completion)
-            self._leave(self)
+    def attach(self, handle: Handle) -> None:
+        """Take the engine's handle, which is only there when the first pieces may already have come."""
+        with self._lock:
+            self._handle = handle
+            ended = self._ended
+        if ended:
+            self._close(handle)
+
+    def receive(self, piece: Piece) -> None:
+        """Take a piece from the engine's thread; the last one has a finish reason."""
+        self._clock.piece(piece)
+        if piece.finish_reason is not None:
+            with self._lock:
+                self._ended = True
+                handle = self._handle
+            if handle is not None:
+                self._close(handle)
+        self._on_piece(piece)
 
     def result(self) -> Completion:
-        """Return the whole answer; its pieces have to be read before."""
+        """Return the whole answer, once its last piece has come."""
+        assert self._handle is not None, "the answer was never started"
         return self._handle.result()
 
     def cancel(self) -> None:
         """Stop the answer within one step of the engine; harmless after its end."""
-        self._handle.cancel()
+        if self._handle is not None and not self._ended:
+            self._handle.cancel()
+
+    def _close(self, handle: Handle) -> None:
+        self._clock.end(handle.result())
+        self._on_end(self)
 
 
 class Service:
@@ -61,8 +79,6 @@ class Service:
         self.model_name = model_name
         self.admission = Admission(engine.settings.max_running, settings.max_queue)
         self.metrics = ServerMetrics(model_name, self._figures)
-        # Each waits for one answer of the engine; they do no work of their own.
-        self.threads = ThreadPoolExecutor(self.admission.most, thread_name_prefix="answer")
         self._open: set[Answer] = set()
         self._lock = threading.Lock()
 
@@ -103,24 +119,32 @@ class Service:
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a prompt. No text at all is the start of a document: the end mark of the one before."""
-        return self.tokenizer.encode(text) or [self.tokenizer.end_of_text_id]
+        return self.engine.prompt_ids(text) or [self.tokenizer.end_of_text_id]
 
-    def submit(self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> list[Answer]:
-        """Admit and start one answer for each prompt, all or none."""
+    def submit(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], on_piece: Callable[[int, Piece], None]
+    ) -> list[Answer]:
+        """Admit and start one answer for each prompt, all or none. `on_piece` gets its place and its pieces.
+
+        It is called in the engine's thread, which must not be kept waiting.
+        """
         self.admission.enter(len(prompts))
-        handles: list[Handle] = []
-        try:
-            for prompt, chosen in zip(prompts, params, strict=True):
-                handles.append(self.engine.submit(prompt, chosen))
-        except BaseException:
-            for handle in handles:
-                handle.cancel()
-            for _ in prompts:
-                self.admission.leave()
-            raise
-        answers = [Answer(handle, AnswerClock(self.metrics), self._leave) for handle in handles]
+        answers = [
+            Answer(AnswerClock(self.metrics), partial(on_piece, index), self._ended) for index in range(len(prompts))
+        ]
         with self._lock:
             self._open.update(answers)
+        started = 0
+        try:
+            for prompt, chosen, answer in zip(prompts, params, answers, strict=True):
+                answer.attach(self.engine.submit(prompt, chosen, answer.receive))
+                started += 1
+        except CaslonError:
+            for answer in answers[:started]:
+                answer.cancel()
+            for answer in answers[started:]:
+                self._ended(answer)
+            raise
         return answers
 
     def interrupt(self) -> None:
@@ -130,16 +154,18 @@ class Service:
         for answer in answers:
             answer.cancel()
 
-    def close(self) -> None:
-        """Cancel what is open and end the threads."""
-        self.interrupt()
-        self.threads.shutdown(wait=True)
-
-    def _leave(self, answer: Answer) -> None:
+    def _ended(self, answer: Answer) -> None:
         with self._lock:
             self._open.discard(answer)
         self.admission.leave()
 
     def _figures(self) -> Mapping[str, float]:
         stats = self.engine.stats()
-        return {}
+        return {
+            "vllm:num_requests_running": stats.running,
+            "vllm:num_requests_waiting": stats.waiting,
+            "vllm:kv_cache_usage_perc": stats.blocks_used / stats.blocks_total,
+            "vllm:prefix_cache_queries": stats.prompt_tokens,
+            "vllm:prefix_cache_hits": stats.cached_tokens,
+            "vllm:num_preemptions": stats.preemptions,
+        }

@@ -1,16 +1,14 @@
 """Answers from the engine's thread to the event loop, and from there to the client as server-sent events.
 
-A small pool of threads waits for the engine; the event loop itself never waits and never computes. When the client goes
-away, its answers are cancelled at once.
+The engine's thread puts each piece on the event loop's queue; no thread waits for an answer. When the client goes away, its
+answers are cancelled at once.
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -26,15 +24,6 @@ log = logging.getLogger("caslon.server")
 # Unicode's other line ends: plain text to the standard, but some clients split events at them.
 LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 DONE = b"data: [DONE]\n\n"
-CLIENT_GONE = 499  # nobody reads it; the number is the one web servers log for this
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """What came of the answer at `index`: a piece, or at its end the whole."""
-
-    index: int
-    value: Piece | Completion | BaseException
 
 
 def event(body: Any) -> bytes:
@@ -55,52 +44,41 @@ def error_event(error: BaseException) -> bytes:
 def check_whole(completion: Completion) -> Completion:
     """Return a completion that came to its own end; `Refused` for one that the server broke off."""
     if completion.finish_reason == "abort":
-        raise Refused(503, "the answer was broken off: the server is shutting down", code="draining", kind=SERVER_ERROR)
+        raise Refused(503, "the answer was broken off by the server", code="aborted", kind=SERVER_ERROR)
     if completion.finish_reason == "error":
         raise Refused(500, "the engine failed on this request", code="internal_error", kind=SERVER_ERROR)
     return completion
 
 
-async def arrivals(answers: Sequence[Answer], threads: Executor) -> AsyncIterator[Arrival]:
-    """Yield what comes of several answers, in the order it comes, until all have ended."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Arrival] = asyncio.Queue()
+class Pieces:
+    """The pieces of a request's answers, from the engine's thread to the event loop that made this object."""
 
-    def put(arrival: Arrival) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, arrival)
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
-    for index, answer in enumerate(answers):
-        threads.submit(_pump, answer, index, put)
-    ended = 0
-    while ended < len(answers):
-        arrival = await queue.get()
-        ended += not isinstance(arrival.value, Piece)
-        yield arrival
+    def put(self, index: int, piece: Piece) -> None:
+        """Add a piece of the answer at `index`, from any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
 
-
-def _pump(answer: Answer, index: int, put: Callable[[Arrival], None]) -> None:
-    try:
-        for piece in answer:
-            put(Arrival(index, piece))
-        put(Arrival(index, answer.result()))
-    except Exception as error:  # handed to the reader, who decides what the client learns
-        log.exception("an answer failed")
-        put(Arrival(index, error))
+    async def of(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece]]:
+        """Yield places and pieces in the order they come, until all answers have ended; raise when one was broken off."""
+        ended = 0
+        while ended < len(answers):
+            index, piece = await self._queue.get()
+            if piece.finish_reason is not None:
+                check_whole(answers[index].result())
+                ended += 1
+            yield index, piece
 
 
-async def whole_answers(request: Request, answers: Sequence[Answer], threads: Executor) -> list[Completion]:
-    """Return all answers when they have ended. A client that goes away meanwhile cancels them: `Refused` (499)."""
+async def whole_answers(request: Request, answers: Sequence[Answer], pieces: Pieces) -> list[Completion]:
+    """Return all answers when they have ended. A client that goes away meanwhile cancels them: `Refused`."""
     watch = asyncio.create_task(_cancel_when_gone(request.receive, answers))
-    results: list[Completion | None] = [None] * len(answers)
     try:
-        async for arrival in arrivals(answers, threads):
-            if isinstance(arrival.value, Completion):
-                results[arrival.index] = arrival.value
-            elif isinstance(arrival.value, BaseException):
-                raise arrival.value
-        if watch.done():
-            raise Refused(CLIENT_GONE, "the client went away", code="client_gone")
-        return [check_whole(result) for result in results if result is not None]
+        async for _ in pieces.of(answers):
+            pass
+        return [answer.result() for answer in answers]
     finally:
         watch.cancel()
         cancel_all(answers)

@@ -206,7 +206,8 @@ def _refusal(shape: type[Wire], error: ValidationError) -> Refused:
 
 
 def _unknown_field(shape: type[Wire], location: list[str], param: str | None) -> Refused:
-    known = {"messages": ChatMessage, "stream_options": StreamOptions}.get(location[0], shape)
+    inner: dict[str, type[Wire]] = {"messages": ChatMessage, "stream_options": StreamOptions}
+    known = inner.get(location[0], shape)
     guess = nearest(location[-1], known.model_fields)
     hint = f"; did you mean '{guess}'?" if guess else ""
     return invalid(f"unknown field '{param}'{hint}", param, "unknown_parameter")

@@ -1,0 +1,305 @@
+"""The web page at `/`: a playground for completions, with the probability of every token, and a chat.
+
+Gradio carries all its assets in its wheel; fonts are the system's, telemetry and run history are off, and a
+content-security policy keeps the browser from asking any other host. The page asks the same service as the API does.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from html import escape
+from importlib import resources
+from queue import SimpleQueue
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from caslon.engine.request import Piece, SamplingParams
+from caslon.errors import CaslonError
+from caslon.server.errors import Refused, refused_from
+from caslon.server.service import Answer, Service
+from caslon.ui.tokens import TokenView, facts_line, problem_line
+
+ALTERNATIVES = 6  # shown for each token
+REFRESH_SECONDS = 0.08  # a browser need not draw more often
+MOST_AT_ONCE = 64
+START_TEMPERATURE = 0.8  # small models read better a little below 1
+EMPTY = '<div class="answer"><span class="empty">The model’s text appears here. Point at a token to see its rivals.</span></div>'
+LEGEND = '<div class="legend">sure <i></i> surprised</div>'
+EXAMPLE = "def read_lines(path):\n"
+
+Turns = list[dict[str, Any]]
+Values = tuple[float | str | None, ...]
+
+
+class RunningAnswers:
+    """The answer each open page is waiting for, so that Stop and closing the page reach the engine."""
+
+    def __init__(self) -> None:
+        self._by_page: dict[str, Answer] = {}
+        self._lock = threading.Lock()
+
+    def start(self, page: str, answer: Answer) -> None:
+        """Note a page's answer; one it was still waiting for is stopped."""
+        self.stop(page)
+        with self._lock:
+            self._by_page[page] = answer
+
+    def stop(self, page: str) -> None:
+        """Stop a page's answer, if it waits for one."""
+        with self._lock:
+            answer = self._by_page.pop(page, None)
+        if answer:
+            answer.cancel()
+
+
+class Playground:
+    """What happens when a button is pressed."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.running = RunningAnswers()
+
+    def complete(self, request: gr.Request, prompt: str, *values: float | str | None) -> Iterator[tuple[str, str]]:
+        """Yield the growing completion and a line of facts."""
+        view = TokenView(self.service.tokenizer, prompt)
+        try:
+            params = self._params(values, logprobs=ALTERNATIVES)
+            ids = self.service.text_ids(prompt)
+            for facts in self._write(ids, params, page_of(request), view):
+                yield view.html(live=not facts), facts
+        except (CaslonError, Refused) as error:
+            yield view.html(), problem_line(refused_from(error).message)
+
+    def ask(self, text: str, turns: Turns) -> tuple[str, Turns]:
+        """Move the question from its box into the conversation."""
+        if not text.strip():
+            return "", turns
+        return "", [*turns, {"role": "user", "content": text}]
+
+    def answer(
+        self, request: gr.Request, turns: Turns, system: str, *values: float | str | None
+    ) -> Iterator[tuple[Turns, str]]:
+        """Yield the conversation with a growing answer, and a line of facts."""
+        if not turns or turns[-1]["role"] != "user":
+            yield turns, ""
+            return
+        view = TokenView(self.service.tokenizer)
+        try:
+            params = self._params(values)
+            text = ""
+            for text, facts in self._write_chat(turns, system, params, page_of(request), view):
+                yield [*turns, {"role": "assistant", "content": text}], facts
+        except (CaslonError, Refused) as error:
+            yield turns, problem_line(refused_from(error).message)
+
+    def retry(self, turns: Turns) -> Turns:
+        """Take the last answer back, so that its question is answered again."""
+        return turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what this page waits for."""
+        self.running.stop(page_of(request))
+
+    def _write_chat(
+        self, turns: Turns, system: str, params: SamplingParams, page: str, view: TokenView
+    ) -> Iterator[tuple[str, str]]:
+        head = [{"role": "system", "content": system}] if system.strip() else []
+        messages = [{"role": turn["role"], "content": plain_text(turn["content"])} for turn in turns]
+        ids = self.service.chat_ids([*head, *messages])
+        text: list[str] = []
+        for facts in self._write(ids, params, page, view, text):
+            yield "".join(text), facts
+
+    def _write(
+        self, ids: list[int], params: SamplingParams, page: str, view: TokenView, text: list[str] | None = None
+    ) -> Iterator[str]:
+        """Let the engine write; yield an empty line at each refresh and the facts at the end."""
+        began = drawn = time.perf_counter()
+        first = None
+        pieces: SimpleQueue[Piece] = SimpleQueue()
+        [answer] = self.service.submit([ids], [params], lambda _, piece: pieces.put(piece))
+        self.running.start(page, answer)
+        for piece in iter(pieces.get, None):
+            view.add(piece)
+            if text is not None:
+                text.append(piece.text)
+            now = time.perf_counter()
+            if first is None and piece.ids:
+                first = now
+            if now - drawn >= REFRESH_SECONDS:
+                drawn = now
+                yield ""
+            if piece.finish_reason is not None:
+                break
+        completion = answer.result()
+        seconds = time.perf_counter() - (first or began)
+        speed = f"{(len(completion.ids) - 1) / seconds:.1f} tokens/s" if seconds > 0 and len(completion.ids) > 1 else ""
+        facts = [
+            f"{completion.prompt_tokens} + {len(completion.ids)} tokens",
+            f"first after {(first or began) - began:.2f} s",
+            speed,
+            REASONS.get(completion.finish_reason, completion.finish_reason),
+            f"seed {completion.seed}" if params.temperature > 0 else "greedy",
+        ]
+        yield facts_line(fact for fact in facts if fact)
+
+    def _params(self, values: Values, *, logprobs: int | None = None) -> SamplingParams:
+        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty")
+        chosen: dict[str, Any] = dict(zip((*names, "frequency_penalty", "seed", "stop"), values, strict=True))
+        for name in ("max_tokens", "top_k"):
+            chosen[name] = int(chosen[name])
+        chosen["seed"] = None if chosen["seed"] is None else int(chosen["seed"])
+        # Written one on a line, with \n for a line end.
+        stops = str(chosen["stop"] or "").splitlines()
+        chosen["stop"] = tuple(stop.replace("\\n", "\n") for stop in stops if stop)
+        return self.service.engine.params(**chosen, logprobs=logprobs)
+
+
+REASONS = {
+    "stop": "ended by itself",
+    "length": "reached the limit of new tokens",
+    "abort": "stopped",
+    "error": "the engine failed; see the server's log",
+}
+
+
+def page_of(request: gr.Request) -> str:
+    """Return what tells one open page from another."""
+    return str(request.session_hash)
+
+
+def plain_text(content: Any) -> str:
+    """Return the text of a turn, which the chat component hands back as a string or in parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def mount_page(app: FastAPI, service: Service) -> FastAPI:
+    """Return the application with the page at `/`."""
+    css = resources.files("caslon.ui").joinpath("playground.css").read_text(encoding="utf-8")
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        playground(service),
+        path="/",
+        theme=theme(),
+        css=css,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        show_error=False,
+    )
+    return mounted
+
+
+def theme() -> gr.themes.Base:
+    """Return a quiet theme in the system's own fonts."""
+    return gr.themes.Base(
+        primary_hue="orange",
+        neutral_hue="stone",
+        radius_size="sm",
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+    ).set(
+        button_primary_background_fill="#9a4413",
+        button_primary_background_fill_hover="#7d370f",
+        button_primary_text_color="#ffffff",
+        block_label_text_weight="500",
+    )
+
+
+def playground(service: Service) -> gr.Blocks:
+    """Return the page."""
+    page = Playground(service)
+    with gr.Blocks(title=f"caslon · {service.model_name}", analytics_enabled=False) as blocks:
+        gr.HTML(_masthead(service))
+        with gr.Tabs():
+            with gr.Tab("Completion"):
+                _completion_tab(page)
+            if service.can_chat:
+                with gr.Tab("Chat"):
+                    _chat_tab(page)
+        blocks.unload(page.stop)
+    blocks.queue(default_concurrency_limit=MOST_AT_ONCE, api_open=False)
+    return blocks
+
+
+def _masthead(service: Service) -> str:
+    return (
+        f'<div class="masthead"><span class="name">caslon</span><span class="model">{escape(service.model_name)} · '
+        f'{service.context:,} tokens</span><span class="note">What a model writes may be wrong.</span></div>'
+    )
+
+
+def _completion_tab(page: Playground) -> None:
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=7, min_width=360):
+            prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=5, max_lines=14, autofocus=True)
+            with gr.Row():
+                go = gr.Button("Generate", variant="primary")
+                stop = gr.Button("Stop")
+            output = gr.HTML(EMPTY, elem_classes="answer-box")
+            facts = gr.HTML(LEGEND)
+        with gr.Column(scale=3, min_width=240):
+            controls = _controls(page.service, min(128, page.service.context))
+    gr.on([go.click, prompt.submit], page.complete, [prompt, *controls], [output, facts], show_progress="hidden")
+    stop.click(page.stop, queue=False)
+
+
+def _chat_tab(page: Playground) -> None:
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=7, min_width=360):
+            # Plain text: what a model writes must not make the browser fetch pictures.
+            turns = gr.Chatbot(label="Conversation", height=460, render_markdown=False, buttons=["copy"])
+            text = gr.Textbox(label="Message", placeholder="Ask something", lines=1, max_lines=8)
+            with gr.Row():
+                send = gr.Button("Send", variant="primary")
+                stop = gr.Button("Stop")
+                retry = gr.Button("Retry")
+                clear = gr.Button("Clear")
+            facts = gr.HTML()
+        with gr.Column(scale=3, min_width=240):
+            system = gr.Textbox(label="System message", lines=2, max_lines=6)
+            controls = _controls(page.service, min(256, page.service.context // 2))
+    inputs = [turns, system, *controls]
+    asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns], queue=False)
+    asked.then(page.answer, inputs, [turns, facts], show_progress="hidden")
+    again = retry.click(page.retry, turns, turns, queue=False)
+    again.then(page.answer, inputs, [turns, facts], show_progress="hidden")
+    stop.click(page.stop, queue=False)
+    clear.click(page.stop, queue=False).then(lambda: ([], ""), None, [turns, facts], queue=False)
+
+
+def _controls(service: Service, max_tokens: int) -> list[gr.components.Component]:
+    """Return the sampling controls in the order `Playground._params` reads them."""
+    given = service.engine.params()
+    shown = [
+        gr.Slider(1, service.context, max_tokens, step=1, label="New tokens, at most"),
+        gr.Slider(
+            0,
+            2,
+            min(given.temperature, START_TEMPERATURE),
+            step=0.05,
+            label="Temperature",
+            info="0 takes the likeliest",
+        ),
+        gr.Slider(0.01, 1, given.top_p, step=0.01, label="Top-p"),
+    ]
+    with gr.Accordion("More", open=False):
+        hidden = [
+            gr.Slider(0, 200, given.top_k, step=1, label="Top-k", info="0 is off"),
+            gr.Slider(0, 1, given.min_p, step=0.01, label="Min-p"),
+            gr.Slider(0.5, 2, given.repetition_penalty, step=0.05, label="Repetition penalty"),
+            gr.Slider(-2, 2, 0, step=0.1, label="Presence penalty"),
+            gr.Slider(-2, 2, 0, step=0.1, label="Frequency penalty"),
+        ]
+    tail = [
+        gr.Number(None, label="Seed", precision=0, info="empty: a new one each time"),
+        gr.Textbox("", label="Stop at", lines=1, max_lines=4, info="one on a line; \\n for a line end"),
+    ]
+    return [*shown, *hidden, *tail]

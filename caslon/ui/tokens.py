@@ -1,0 +1,72 @@
+"""Streamed pieces to HTML in which every token shows how likely the model found it, and what else it had in mind."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from caslon.engine.request import Piece, TokenLogprob
+from caslon.server.logprobs import token_text
+from caslon.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass
+class TokenView:
+    """An answer as it grows. Tokens that hold parts of one character are shown together."""
+
+    tokenizer: Tokenizer
+    prompt: str = ""
+    tokens: int = 0
+    _done: list[str] = field(default_factory=list)
+    _waiting: list[TokenLogprob] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        """Add a piece; tokens without text wait for the piece that brings it."""
+        self.tokens += len(piece.ids)
+        self._waiting.extend(piece.logprobs)
+        if piece.text:
+            self._done.append(self._span(piece.text, self._waiting))
+            self._waiting = []
+
+    def html(self, *, live: bool = False) -> str:
+        """Return the text so far; `live` adds a mark where it goes on."""
+        mark = '<span class="cursor"></span>' if live else ""
+        prompt = f'<span class="prompt">{escape(self.prompt)}</span>'
+        return f'<div class="answer">{prompt}{"".join(self._done)}{mark}</div>'
+
+    def _span(self, text: str, logprobs: Sequence[TokenLogprob]) -> str:
+        if not logprobs:
+            return f"<span>{escape(text)}</span>"
+        probability = math.exp(sum(token.logprob for token in logprobs))
+        doubt = round(1 - probability, 3)
+        return f'<span class="tok" tabindex="0" style="--doubt:{doubt}">{escape(text)}{self._tip(logprobs[-1])}</span>'
+
+    def _tip(self, token: TokenLogprob) -> str:
+        rows = dict(token.top)
+        rows.setdefault(token.id, token.logprob)
+        ranked = sorted(rows.items(), key=lambda row: (-row[1], row[0]))
+        return f'<span class="tip">{"".join(self._row(id, value, id == token.id) for id, value in ranked)}</span>'
+
+    def _row(self, id: int, logprob: float, chosen: bool) -> str:
+        share = math.exp(logprob) * 100
+        name = escape(visible(token_text(self.tokenizer, id)))
+        kind = "row chosen" if chosen else "row"
+        return (
+            f'<span class="{kind}"><span class="name">{name}</span>'
+            f'<span class="bar" style="--share:{share:.2f}%"></span><span class="share">{share:.1f} %</span></span>'
+        )
+
+
+def visible(text: str) -> str:
+    """Return a token with its blanks made visible."""
+    return text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+
+
+def facts_line(facts: Iterable[str]) -> str:
+    """Return a line of small facts."""
+    return f'<div class="facts">{" · ".join(map(escape, facts))}</div>'
+
+
+def problem_line(message: str) -> str:
+    """Return a line that says what went wrong and what to do."""
+    return f'<div class="problem" role="alert">{escape(message)}</div>'
