@@ -112,7 +112,10 @@ class Totals:
 def build(
     entries: Sequence[SourceEntry], settings: CorpusSettings, seed: int, folder: Path, events: EventLog
 ) -> Totals:
-    """Write the corpus below `folder` and return its figures. Safe to kill and call again at any moment."""
+    """Write the corpus below `folder` and return its figures. Safe to kill and call again at any moment.
+
+    The batch files stay below `folder/work` until `remove_work` is called.
+    """
     entries = sorted(entries, key=lambda entry: entry.id)
     work = folder / WORK
     work.mkdir(parents=True, exist_ok=True)
@@ -129,8 +132,12 @@ def build(
     splits = _splits(store, duplicates, settings, seed, totals)
     _write(store, duplicates, splits, settings, folder, totals, events)
     write_atomic(folder / DATASET_FILE, json.dumps(totals.to_json(), indent=2, sort_keys=True) + "\n")
-    shutil.rmtree(work)
     return totals
+
+
+def remove_work(folder: Path) -> None:
+    """Remove the batch files once everything that is made from them is written."""
+    shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 class BatchStore:
@@ -279,9 +286,7 @@ def _index(store: BatchStore, entries: Iterable[SourceEntry], bands: int) -> Ind
     """Return the numbers duplicates are found by; the band hashes lie in a file when there are many."""
     count = len(store)
     priority_of = {entry.id: PRIORITIES[entry.priority] for entry in entries}
-    columns = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        store.work / "bands.npy", mode="w+", dtype=np.uint64, shape=(bands, count)
-    )
+    columns = np.lib.format.open_memmap(store.work / "bands.npy", mode="w+", dtype=np.uint64, shape=(bands, count))
     exact = np.empty((count, 2), dtype=np.uint64)
     for number, (key, packed) in enumerate(zip(store.column("exact"), store.column("bands"), strict=True)):
         exact[number] = np.frombuffer(key[:16], dtype="<u8")

@@ -1,5 +1,6 @@
 """The `[corpus]` stage: sources become cleaned, deduplicated, split and documented text."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ def sources(settings: CorpusSettings, base: Path) -> list[Path]:
     """Return every outside file the stage reads."""
     from caslon.corpus.collect import source_paths
 
-    return source_paths(_entries(settings, base))
+    return source_paths(load_entries(settings, base))
 
 
 def plan(context: PlanContext) -> tuple[PlanRow, ...]:
@@ -31,7 +32,7 @@ def plan(context: PlanContext) -> tuple[PlanRow, ...]:
     from caslon.corpus.workers import available_cores
 
     settings: CorpusSettings = context.settings
-    entries = _entries(settings, context.base)
+    entries = load_entries(settings, context.base)
     paths = source_paths(entries)
     size = sum(path.stat().st_size for path in paths)
     workers = settings.workers or available_cores()
@@ -51,15 +52,20 @@ def plan(context: PlanContext) -> tuple[PlanRow, ...]:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Write the corpus below the stage folder and return its figures."""
-    from caslon.corpus.pipeline import build
+    from caslon.corpus.pipeline import build, remove_work
+    from caslon.corpus.report import write_report
 
+    begun = time.monotonic()
     settings: CorpusSettings = context.settings
-    entries = _entries(settings, context.base)
+    entries = load_entries(settings, context.base)
     totals = build(entries, settings, context.seed, context.folder, context.events)
+    write_report(context.folder, entries, settings, totals, time.monotonic() - begun)
+    remove_work(context.folder)
     return totals.to_json()
 
 
-def _entries(settings: CorpusSettings, base: Path) -> "tuple[SourceEntry, ...]":
+def load_entries(settings: CorpusSettings, base: Path) -> "tuple[SourceEntry, ...]":
+    """Return the sources the settings name; relative paths start at `base`."""
     from caslon.corpus.registry import load_sources
 
     return load_sources(
