@@ -191,6 +191,7 @@ def _do(
         device=_device(),
         started=started,
         seconds=seconds,
+        base=str(Path.cwd()),
         command=command,
     )
     return complete(partial, run_folder / table.name, manifest, run_folder / SUPERSEDED)

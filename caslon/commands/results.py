@@ -1,7 +1,6 @@
 """Commands about results: explain, why, runs, report, gc."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 
 from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
 from caslon.errors import UserError
+from caslon.folders import StageFolder
 
 app = group()
 
@@ -26,22 +26,45 @@ def explain(
         _explain_path(Path(what), as_json)
         return
     from caslon.corpus import lineage
+    from caslon.stages.corpus import Settings, load_entries
 
-    found = lineage.explain(what, _corpus_holding(what, runs, lineage.knows_segment))
-    print_json(found) if as_json else say(lineage.explanation_text(found))
+    folder = _corpus_holding(what, runs)
+    manifest = folder.manifest
+    sources = load_entries(Settings.model_validate(manifest.settings), Path(manifest.base))
+    found = lineage.explain(what, folder.path, sources)
+    if as_json:
+        print_json(found.to_json())
+        return
+    member = f"\nmember     {found.member}" if found.member else ""
+    record = f"\nrecord     {found.record}" if found.record else ""
+    say(
+        f"{found.kind:<10} {found.id} ({found.split} split of {folder.path})\n"
+        f"source     {found.source}: {found.title or 'no title'}, {found.year or 'no year'}, {found.licence or 'no licence'}\n"
+        f"file       {found.path}{member}{record}\nsha-256    {found.raw_sha256}\n"
+        f"characters {found.start:,} to {found.end:,} of the decoded raw text\n\n"
+        f"--- raw ---\n{found.raw_passage}\n\n--- in the corpus ---\n{found.final_passage}"
+    )
 
 
 @app.command()
 def why(
-    document: Annotated[str, typer.Argument(help="a document id", metavar="ID")],
+    document: Annotated[str, typer.Argument(help="a document or segment id", metavar="ID")],
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why a document was dropped: the step, the reason and its whole text."""
+    """Say why a document was dropped, or what was taken out of it: the step, the reason and the whole text."""
     from caslon.corpus import lineage
 
-    found = lineage.why(document, _corpus_holding(document, runs, lineage.knows_reject))
-    print_json(found) if as_json else say(lineage.why_text(found))
+    folder = _corpus_holding(document, runs)
+    found = lineage.why(document, folder.path)
+    if as_json:
+        print_json(found.to_json())
+        return
+    say(f"{found.id} {'kept, in the ' + str(found.split) + ' split' if found.kept else 'dropped'} ({folder.path})")
+    for reject in found.rejects:
+        say(f"{reject.step}: {reject.code}: {reject.reason}\nfrom {reject.origin.address}\n\n{reject.text}")
+    for removal in found.removals:
+        say(f"taken out: {removal.code}, characters {removal.start:,} to {removal.end:,}\n{removal.text}")
 
 
 @app.command(name="runs")
@@ -127,13 +150,15 @@ def _manifest_json(manifest: Any) -> dict[str, Any]:
     return loaded
 
 
-def _corpus_holding(identity: str, runs: Path, knows: Callable[[str, Path], bool]) -> Path:
-    """Return the corpus folder that knows an id; newest run first."""
+def _corpus_holding(identity: str, runs: Path) -> StageFolder:
+    """Return the corpus folder that knows a document, segment or reject; newest run first."""
+    from caslon.corpus.lineage import knows
+
     folders = sorted(runs.glob("*/corpus"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in folders:
         if knows(identity, folder):
-            return folder
+            return StageFolder.open(folder)
     searched = ", ".join(str(folder) for folder in folders) or f"no corpus below {runs}"
     raise UserError(
-        f"no id '{identity}'", where=searched, fix="ids stand in the report and in corpus/rejects/*.parquet"
+        f"no id '{identity}'", where=searched, fix="ids stand in corpus/report.html and in the Parquet files"
     )
