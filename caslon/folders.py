@@ -52,7 +52,7 @@ class Manifest:
     device: str
     started: str
     seconds: float
-    base: str  # the folder the command was given in, where relative paths in settings start
+    base: str = ""  # the folder the command was given in, where relative paths in settings start
     command: str = ""
 
     def to_json(self) -> str:
