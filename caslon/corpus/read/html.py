@@ -18,66 +18,15 @@ from caslon.corpus.read.reading import Extracted, ReadSettings, Source
 STEP = "read"
 
 DROPPED = frozenset(
-    [
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "svg",
-        "math",
-        "nav",
-        "form",
-        "select",
-        "button",
-        "iframe",
-        "object",
-        "canvas",
-        "video",
-        "audio",
-        "textarea",
-        "dialog",
-    ]
-)
+    ("script", "style", "noscript", "template", "svg", "math", "nav", "form", "select", "button", "iframe", "object",
+     "canvas", "video", "audio", "textarea", "dialog")
+)  # fmt: skip
 DROPPED_ON_PAGES = frozenset(("footer", "aside", "menu"))  # in e-books these hold signatures and asides of the author
 BLOCKS = frozenset(
-    [
-        "html",
-        "body",
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "div",
-        "section",
-        "article",
-        "main",
-        "header",
-        "footer",
-        "aside",
-        "blockquote",
-        "pre",
-        "ul",
-        "ol",
-        "dl",
-        "table",
-        "caption",
-        "figure",
-        "figcaption",
-        "address",
-        "hr",
-        "center",
-        "fieldset",
-        "details",
-        "summary",
-        "td",
-        "th",
-        "thead",
-        "tbody",
-    ]
-)
+    ("html", "body", "p", "h1", "h2", "h3", "h4", "h5", "h6", "div", "section", "article", "main", "header", "footer",
+     "aside", "blockquote", "pre", "ul", "ol", "dl", "table", "caption", "figure", "figcaption", "address", "hr", "center",
+     "fieldset", "details", "summary", "td", "th", "thead", "tbody")
+)  # fmt: skip
 LINES = frozenset(("br", "li", "dt", "dd", "tr"))
 VOID = frozenset(("br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"))
 PAGE_NUMBER = re.compile(r"\b(?:pagenum|pageno|page-?number|pginternal|linenum)\b", re.IGNORECASE)

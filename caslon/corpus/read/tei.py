@@ -36,6 +36,7 @@ ACTIONS = {
 }
 ACTION_OF = {name: action for action, names in ACTIONS.items() for name in names.split()}
 HOLDERS = frozenset(("p", "ab", "l", "head", "item", "speaker", "cell", "titlepart", "byline", "trailer", "stage"))
+LINES_IN_GROUPS = frozenset(("p", "ab", "head", "lg", "trailer", "byline", "castgroup"))
 JOINING_GLYPHS = ("char:EOLhyphen", "char:EOLunhyphen")
 NOTHING_LOST = frozenset(("duplicate",))  # reasons of a gap where the text stands elsewhere
 OLD_BAILEY = ("sessionsPaper", "ordinarysAccount")
@@ -205,21 +206,19 @@ class _Reading:
     # --- elements ------------------------------------------------------------------------------------------------------
 
     def _action(self, name: str, attributes: dict[str, str]) -> str:
-        action = ACTION_OF.get(name, "inline")
-        parent = self._open[-1][0] if self._open else ""
-        if action == "reading":
-            return "drop" if parent == "choice" else "inline"
-        if action == "placed":
-            return "padded" if self._held else "line" if self._grouped else "block"
-        if action == "block" and self._grouped and name in ("p", "ab", "head", "lg", "trailer", "byline", "castgroup"):
-            return "line"
-        if name == "label":
-            return "line" if self._grouped else "inline"
-        if name == "lb" and attributes.get("break") == "no":
-            return "join"
+        """Return what an element does to the text where it stands."""
         if name in ("div0", "div1"):
             return self._division(name, attributes)
-        return action
+        if name == "lb" and attributes.get("break") == "no":
+            return "join"
+        action = ACTION_OF.get(name, "inline")
+        if action == "reading":
+            return "drop" if self._open and self._open[-1][0] == "choice" else "inline"
+        if action == "placed":
+            return "padded" if self._held else "line" if self._grouped else "block"
+        if self._grouped:
+            return "line" if name in LINES_IN_GROUPS else action
+        return "inline" if name == "label" else action
 
     def _division(self, name: str, attributes: dict[str, str]) -> str:
         """Return what a division does: in an Old Bailey paper some are records, others are left out."""

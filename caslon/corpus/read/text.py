@@ -25,6 +25,7 @@ MIN_WRAP_WIDTH = 35  # narrower columns are verse or lists
 MAX_WRAP_WIDTH = 150  # longer lines are paragraphs of their own
 SLACK = 8  # editors wrapped by hand, up to this many characters short of the widest line
 CREDIT_PARAGRAPHS = 8
+MAX_WORD = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,14 @@ def _words(groups: Iterable[list[Line]]) -> Counter[str]:
 
 def joined(lines: list[str], words: Counter[str]) -> str:
     """Return the lines as one. A hyphen at a line's end goes only when the document knows the word without it."""
-    text = lines[0]
-    for line in lines[1:]:
-        left, right = WORD_END.search(text), WORD_START.match(line)
+    parts = [lines[0]]
+    for before, line in pairwise(lines):
+        left, right = WORD_END.search(before[-MAX_WORD:]), WORD_START.match(line)
         if left is None or right is None:
-            text += ("" if text.endswith(("—", "--")) and text[-3:-2] != " " else " ") + line
-        elif words[(left[1] + right[0]).lower()] and not words[f"{left[1]}-{right[0]}".lower()]:
-            text = text[:-1] + line
-        else:
-            text += line
-    return text
+            closed = before.endswith(("—", "--")) and before[-3:-2] != " "
+            parts.append(line if closed else " " + line)
+            continue
+        if words[(left[1] + right[0]).lower()] and not words[f"{left[1]}-{right[0]}".lower()]:
+            parts[-1] = parts[-1][:-1]
+        parts.append(line)
+    return "".join(parts)
