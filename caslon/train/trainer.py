@@ -243,6 +243,7 @@ class Trainer:
         self.decoder.train()
         self.events.emit(Timing(progress.step, {"eval/seconds": time.perf_counter() - began}))
 
+    @torch.no_grad()
     def _sample(self) -> None:
         if self.extras.sample is None:
             return

@@ -11,7 +11,7 @@ from caslon.tokenizer.encode import write_token_files
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.tokenizer.train import train_tokenizer
 
-WORDS = "the model reads a row of tokens and predicts what comes next in every document it has seen before".split()
+WORDS = ["the", "model", "reads", "a", "row", "of", "tokens", "and", "predicts", "what", "comes", "next", "in", "every"]
 
 
 def texts(count: int, seed: int) -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def documents(*lengths: int) -> Documents:
     """Return documents of distinct ids (from 10 on), each closed by the end token."""
     pieces = [[*range(10 + 100 * number, 10 + 100 * number + length), END] for number, length in enumerate(lengths)]
     starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-    return Documents(np.array(sum(pieces, []), dtype=np.uint16), starts, END)
+    return Documents(np.concatenate(pieces).astype(np.uint16), starts, END)
 
 
 def scored_targets(batch: Batch) -> list[int]:
@@ -51,7 +52,7 @@ def test_every_id_is_a_target_once_an_epoch(context: int, epoch: int) -> None:
 def test_rows_overlap_by_one_id_and_only_the_last_is_filled_up() -> None:
     batches = PackedBatches(documents(3, 20, 7, 16), CONTEXT, seed=4)
     rows = [batches.batch(number, 1) for number in range(batches.rows_per_epoch)]
-    for left, right in zip(rows, rows[1:], strict=False):
+    for left, right in pairwise(rows):
         assert left.scored.all()
         assert left.targets[0, -1] == right.ids[0, 0]
     assert rows[0].ids[0, 0] == END
