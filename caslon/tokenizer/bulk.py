@@ -7,10 +7,13 @@ nothing can deadlock in a process that forks later.
 """
 
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from caslon.tokenizer import special
 
 if TYPE_CHECKING:
     from caslon.tokenizer.tokenizer import Tokenizer
@@ -42,6 +45,9 @@ class BulkEncoder:
         self._type = id_type(tokenizer.vocab_size)
         self._stretches: dict[str, bytes] = {}
         self._pieces: dict[str, bytes] = {}
+        self._model = tokenizer.model
+        self._symbols = {byte: symbol for symbol, byte in special.byte_symbols().items()}
+        self._code = "H" if self._type.itemsize == 2 else "I"  # of `struct`, the quickest way for a handful of ids
 
     def encode(self, text: str) -> IdArray:
         """Return the ids of one text, special spellings as plain text."""
@@ -69,8 +75,13 @@ class BulkEncoder:
         pieces = _ASCII_PIECE.findall(stretch)
         for piece in pieces:
             if piece not in self._pieces:
-                self._pieces[piece] = self._directly(piece)
+                self._pieces[piece] = self._piece(piece)
         return b"".join(map(self._pieces.__getitem__, pieces))
+
+    def _piece(self, piece: str) -> bytes:
+        """Return the ids of one ASCII piece, asking the model alone: half the time of asking the whole tokenizer."""
+        tokens = self._model.tokenize(piece.translate(self._symbols))
+        return struct.pack(f"<{len(tokens)}{self._code}", *[token.id for token in tokens])
 
     def _directly(self, text: str) -> bytes:
         return np.array(self._tokenizer.encode(text), dtype=self._type).tobytes()

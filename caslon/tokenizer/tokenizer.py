@@ -234,6 +234,11 @@ class Tokenizer:
         tokenizer = self._special_encoder if allow_special else self._plain_encoder
         return tokenizer.encode(_checked(text), add_special_tokens=False)
 
+    @property
+    def model(self) -> Any:
+        """The library's model: pieces of text in byte symbols to tokens."""
+        return self._plain_encoder.model
+
     def _check(self, folder: Path) -> None:
         try:
             size = self.vocab_size
