@@ -6,12 +6,15 @@ put right; repetition limits are Gopher's (Rae et al. 2021, arXiv:2112.11446, ta
 """
 
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
-from caslon.corpus.document import Block, Document, Reject, Removal
+import numpy as np
+
+from caslon.corpus.document import BLOCK_SEPARATOR, Block, Document, Reject, Removal
 from caslon.corpus.segments import sentence_ends
 from caslon.corpus.settings import CorpusSettings
 
@@ -21,23 +24,49 @@ OUTER_PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
 MEANINGFUL = re.compile(r"[^\W\d_]+(?:['’‘\-‑∣¦|][^\W\d_]+)*")
 AD_WINDOW_WORDS = 200
 AD_DOCUMENT_SHARE = 0.5
-AD_PATTERNS = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"\bthis\s+day\s+(?:(?:is|are|was|were)\s+)?(?:just\s+)?publish(?:ed|['’]d)\b",
-        r"\bjust\s+(?:ready|publish(?:ed|['’]d))\b",
-        r"\b(?:elegantly|finely|neatly|handsomely)\s+bound\b(?:\s+in\s+\w+)?",
-        r"\bnow\s+ready\b|\bspeedily\s+(?:will\s+)?be\s+publish(?:ed|['’]d)\b",
-        r"\bnew\s+novels\b|\bbooks\s+(?:\w+\s+)?(?:printed|sold)\b(?:\s+(?:for|by)\b)?",
-        r"\badvertisements?\b",
-        r"\bpr(?:ice|\.)(?:\s+(?:bound|only|sew['’]?e?d|stitched|in\s+boards))*,?\s+(?:\d+|one|two|three|four|five|six)"
-        r"\s?(?:l|s|d|shillings?|pence)\b\.?(?:\s*\d+\s?[sd]\b\.?)*",
-        r"\bpater\s?-?noster\s?-?row\b",
-        r"\b(?:at\s+)?(?:the\s+)?corner\s+of\b",
-        r"\bpublishers?\b|\bbooksellers?\b|\b(?:printed\s+(?:and\s+sold\s+)?(?:for|by)|(?:and\s+)?sold\s+by)\b",
-    )
+NUMBER = (
+    r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|twelve"
+    r"|first|second|third|fourth|fifth|sixth|seventh|eighth|new|last)"
 )
-ANY_AD_PATTERN = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in AD_PATTERNS), re.IGNORECASE)
+PUBLISHED = r"publish(?:ed|['’]d|t)"
+# Ten families of phrases of the book trade. The published recipe names one phrase of each; lists of books printed from 1650
+# to 1850 mostly say it otherwise. Measured on 1,526 windows of good texts: two reach a density of 0.1, both are such lists.
+AD_FAMILIES = (
+    rf"this\s+day\s+(?:(?:is|are|was|were)\s+)?(?:just\s+)?{PUBLISHED}|(?:lately|newly|just|also|already)\s+{PUBLISHED}"
+    rf"|speedily\s+(?:will\s+)?be\s+{PUBLISHED}|now\s+(?:first\s+)?{PUBLISHED}",
+    r"(?:just|now)\s+ready|in\s+the\s+press|subscribers?|given\s+gratis",
+    r"(?:elegantly|finely|neatly|handsomely|beautifully)\s+(?:bound|printed)|(?:bound|sew['’]?e?d|stitch['’]?e?d)\s+in\s+\w+"
+    r"|in\s+boards",
+    r"new\s+(?:novels|books|publications)|books\s+(?:\w+\s+)?(?:printed|sold|publish\S*)",
+    r"advertisements?|(?:dedicated\s+to|recommended\s+by)",
+    rf"pr(?:ice|\.)(?:\s+(?:bound|only|sew['’]?e?d|stitch['’]?e?d|neatly|in\s+\w+))*,?\s+{NUMBER}"
+    r"\s?(?:l|s|d|pence|shillings?|guineas?)?\b\.?(?:\s*(?:and\s+)?\d+\s?[sd]\b\.?)*"
+    r"(?:\s+(?:bound|sew['’]?e?d|stitch['’]?e?d|each))?",
+    r"pater\s?-?noster\s?-?row|st\.?\s+paul['’]?s\s+church\s?-?yard|stationers['’]?\s?-?hall",
+    r"(?:at\s+)?(?:the\s+)?corner\s+of",
+    r"(?:publishers?|booksellers?|stationers?)|(?:are\s+|is\s+)?printed\s+(?:and\s+sold\s+)?(?:for|by)|(?:and\s+)?sold\s+by"
+    r"|who\s+has\s+also|may\s+be\s+had",
+    rf"(?:the\s+)?(?:{NUMBER}|\d+\s?(?:st|n?d|rd|th|ly))\s+edition(?:,?\s+(?:corrected|revised|improved|with\s+additions))*"
+    rf"|(?:in\s+)?{NUMBER}\s+(?:(?:large|small|neat|pocket|handsome)\s+)?(?:vol(?:ume)?s?|parts|tomes?)\b\.?"
+    r"(?:\s+(?:in\s+)?(?:8vo|12mo|4to|octavo|quarto|duodecimo|folio))?|(?:8vo|12mo|4to|octavo|quarto|duodecimo)"
+    r"|to\s+which\s+(?:is|are|will\s+be)\s+(?:added|prefix\S+|annex\S+|subjoin\S+)|by\s+the\s+(?:same\s+|late\s+)?author\s+of"
+    r"|written\s+by|with\s+(?:cuts|copper-?\s?plates|notes|a\s+preface)",
+)
+AD_PATTERNS = tuple(re.compile(rf"\b(?:{family})\b", re.IGNORECASE) for family in AD_FAMILIES)
+AD_HEADING = re.compile(
+    rf"\W*(?:advertisements?\b|(?:new\s+)?(?:books?|publications)\s+(?:\w+\s+)*?(?:printed|sold|{PUBLISHED})"
+    rf"|(?:this\s+day|just|lately)\s+(?:are\s+|is\s+)?{PUBLISHED})",
+    re.IGNORECASE,
+)
+AD_STEMS = re.compile(
+    r"publish|ready|press|subscriber|gratis|bound|printed|sew'?d|sewed|stitch|boards|novels|books|advertis|dedicated"
+    r"|recommended|pr(?:ice|\.)|noster|church\s?-?yard|stationer|corner|sold|be had|edition|vols?\b|volume|parts|tome"
+    r"|8vo|12mo|4to|octavo|quarto|duodecimo|added|prefix|annex|subjoin|author|written|cuts|copper|notes|preface|has also"
+)
+AD_STEMS_PER_WINDOW = (
+    3  # with fewer, the families cannot cover a tenth of a window; most windows are passed over by this
+)
+AD_HEADED_WORDS = 1000  # a text of up to this many words under such a heading is judged at half the density
 OCR_SIGNS = {
     "capital_runs": re.compile(r"\b[A-Z]{5,}\s+[A-Z]{5,}\b"),
     "spaced_letters": re.compile(r"(?<!\S)(?:[A-Za-z] ){3}[A-Za-z](?!\S)"),
@@ -102,7 +131,7 @@ def meaningful_ratio(words: Sequence[str]) -> float:
     """Return the share of words with more than two letters, outer punctuation not counted, that hold nothing but letters."""
     if not words:
         return 0.0
-    return sum(map(is_meaningful, words)) / len(words)
+    return sum(times for word, times in Counter(words).items() if is_meaningful(word)) / len(words)
 
 
 def is_meaningful(word: str) -> bool:
@@ -158,10 +187,17 @@ def repeated_share(parts: Sequence[str]) -> float:
 
 def top_3gram_share(words: Sequence[str], characters: int) -> float:
     """Return the share of characters that the most frequent run of three words makes up, when it occurs more than once."""
-    if len(words) < 3 or not characters:
+    if len(words) < 4 or not characters:
         return 0.0
-    gram, times = Counter(zip(words, words[1:], words[2:], strict=False)).most_common(1)[0]
-    return min(1.0, times * sum(map(len, gram)) / characters) if times > 1 else 0.0
+    numbers: dict[str, int] = {}
+    ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), dtype=np.int64, count=len(words))
+    pairs = np.unique(ids[:-1] * len(numbers) + ids[1:], return_inverse=True)[1]  # small numbers again: no overflow
+    _, first, times = np.unique(pairs[:-1] * len(numbers) + ids[2:], return_index=True, return_counts=True)
+    most = int(times.max())
+    if most < 2:
+        return 0.0
+    place = int(first[times == most].min())
+    return min(1.0, most * sum(map(len, words[place : place + 3])) / characters)
 
 
 def garbled(document: Document, _settings: CorpusSettings) -> Reject | None:
@@ -240,41 +276,27 @@ def _thresholds(document: Document, settings: CorpusSettings) -> tuple[int, int,
     return tiers.get(document.tier, tiers["general"])
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    block: int
-    start: int  # in the block's text
-    end: int
-
-
 def cut_advertisements(document: Document, maximum_density: float) -> Document | Reject:
-    """Return the document without the windows of 200 words in which advertisement patterns cover too many words."""
-    if not any(ANY_AD_PATTERN.search(block.text) for block in document.blocks):
-        return document.with_scores(ad_density=0.0)
-    words = [
-        _Word(number, match.start(), match.end())
-        for number, block in enumerate(document.blocks)
-        for match in WORD.finditer(block.text)
-    ]
-    covered = _ad_words(document, words)
-    density = sum(covered) / len(words) if words else 0.0
+    """Return the document without the windows of 200 words in which phrases of the book trade cover too many words."""
+    text = document.text
+    words = [match.span() for match in WORD.finditer(text)]
+    windows = _windows(len(words))
+    covered = _ad_words(text, words, windows)
+    density = sum(covered.values()) / len(words) if words else 0.0
     scored = document.with_scores(ad_density=round(density, 4))
-    windows = [
-        window
-        for window in _windows(len(words))
-        if sum(covered[slice(*window)]) >= maximum_density * (window[1] - window[0])
-    ]
-    if not windows:
+    limit = maximum_density
+    if len(words) <= AD_HEADED_WORDS and AD_HEADING.match(text):
+        limit = maximum_density / 2
+    dense = [(start, end) for start, end in windows if covered.get(start, 0) >= max(limit * (end - start), 1)]
+    if not dense:
         return scored
-    in_windows = sum(end - start for start, end in windows)
+    in_windows = sum(end - start for start, end in dense)
     if in_windows > AD_DOCUMENT_SHARE * len(words):
         share = in_windows / len(words)
-        reason = (
-            f"{share:.0%} of the words stand in advertisement windows (density {density:.2f} of {maximum_density:g})"
-        )
+        reason = f"{share:.0%} of the words stand in advertisement windows (density {density:.3f}, limit {limit:g})"
         return reject(scored, STEP, "ad_dense", reason)
-    ranges = [_range for window in _merged(windows) for _range in _block_ranges(document, words, *window)]
-    return without_ranges(scored, ranges, "ad_block")
+    ranges = [(words[start][0], words[end - 1][1]) for start, end in _merged(dense)]
+    return without_ranges(scored, list(_block_ranges(document, ranges)), "ad_block")
 
 
 def _windows(words: int) -> list[tuple[int, int]]:
@@ -294,35 +316,37 @@ def _merged(windows: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _ad_words(document: Document, words: list[_Word]) -> list[bool]:
-    covered = [False] * len(words)
-    first = 0
+def _ad_words(text: str, words: list[tuple[int, int]], windows: list[tuple[int, int]]) -> dict[int, int]:
+    """Return how many words the families cover, by the first word of a window; windows with few stems are not looked at."""
+    stems = [match.start() for match in AD_STEMS.finditer(_lower(text))]
+    found = {}
+    for start, end in windows:
+        low, high = words[start][0], words[end - 1][1]
+        if bisect_left(stems, high) - bisect_left(stems, low) >= AD_STEMS_PER_WINDOW:
+            spans = [match.span() for pattern in AD_PATTERNS for match in pattern.finditer(text, low, high)]
+            found[start] = _words_under(spans, words[start:end])
+    return found
+
+
+def _lower(text: str) -> str:
+    """Return the text in lower case with every character in its place."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else "".join(char.lower()[:1] for char in text)
+
+
+def _words_under(spans: list[tuple[int, int]], words: list[tuple[int, int]]) -> int:
+    return sum(any(start < word_end and word_start < end for start, end in spans) for word_start, word_end in words)
+
+
+def _block_ranges(document: Document, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield ranges of the whole text as `(block, start, end)`; what is left of a block at neither end goes with it."""
+    position = 0
     for number, block in enumerate(document.blocks):
-        spans = sorted(match.span() for pattern in AD_PATTERNS for match in pattern.finditer(block.text))
-        index = first
-        while first < len(words) and words[first].block == number:
-            first += 1
-        for start, end in spans:
-            while index < first and words[index].end <= start:
-                index += 1
-            place = index
-            while place < first and words[place].start < end:
-                covered[place] = True
-                place += 1
-    return covered
-
-
-def _block_ranges(document: Document, words: list[_Word], first: int, last: int) -> list[tuple[int, int, int]]:
-    """Return the words' places as `(block, start, end)`; a block that is touched at both ends is taken whole."""
-    ranges = []
-    for number in range(words[first].block, words[last - 1].block + 1):
-        text = document.blocks[number].text
-        before = first > 0 and words[first - 1].block == number
-        after = last < len(words) and words[last].block == number
-        start = words[first].start if before else 0
-        end = words[last - 1].end if after else len(text)
-        ranges.append((number, start, end))
-    return ranges
+        for start, end in ranges:
+            low, high = max(start - position, 0), min(end - position, len(block.text))
+            if low < high:
+                yield number, low, high
+        position += len(block.text) + len(BLOCK_SEPARATOR)
 
 
 def without_ranges(document: Document, ranges: list[tuple[int, int, int]], code: str) -> Document:

@@ -15,6 +15,7 @@ from caslon.corpus.settings import CorpusSettings
 STEP = "language"
 SAMPLE_CHARACTERS = 1000
 MINIMUM_LETTERS = 200  # below: the source's language is believed
+NO_LANGUAGE = "zxx"  # ISO 639-3: no linguistic content
 CHUNK_CHARACTERS = 600  # short paragraphs are judged together
 KEPT_WHOLE_SHARE = 0.80
 KEPT_SHARE = 0.30
@@ -44,8 +45,14 @@ def language(document: Document, settings: CorpusSettings) -> Document | Reject:
     if letters(text[: 10 * MINIMUM_LETTERS]) < MINIMUM_LETTERS and letters(text) < MINIMUM_LETTERS:
         return _by_source(document, wanted)
     found = {classify(sample) for sample in _samples(text)}
+    if found == {NO_LANGUAGE}:  # not words at all: for the quality step to judge
+        return document
     if len(found) == 1 and found <= wanted:
         return _with_shares(document, {found.pop(): 1.0}, wanted)
+    return _by_paragraph(document, settings, wanted)
+
+
+def _by_paragraph(document: Document, settings: CorpusSettings, wanted: frozenset[str]) -> Document | Reject:
     chunks = list(_chunks(document))
     shares = _shares(chunks)
     judged = _with_shares(document, shares, wanted)

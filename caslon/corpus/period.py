@@ -19,12 +19,19 @@ STEP = "period"
 YEAR = re.compile(r"(?<![\d.,/£$])(1[0-9]{3}|20[0-9]{2})(?![\d/]|[.,]\d)")
 WORD = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 APPARATUS = re.compile(
-    r"\bISBN\b|\bhttps?://|\bwww\.\w|©|\bcopyright\s+(?:\(c\)\s*)?(?:19|20)\d\d\b|\(c\)\s*(?:19|20)\d\d\b"
-    r"|\ball rights reserved\b|\bcookies?\s+policy\b|\benable javascript\b",
-    re.IGNORECASE,
-)
+    r"\bisbn\b|https?://|www\.\w|©|copyright\s+(?:\(c\)\s*)?(?:19|20)\d\d\b|\(c\)\s*(?:19|20)\d\d\b"
+    r"|all rights reserved|cookies?\s+policy|enable javascript|^```|\s--[a-z]{3,}\b"
+    r"|\w\.(?:py|js|json|html|toml|yaml|com|org|net)\b",
+    re.MULTILINE,
+)  # in lower case
+APPARATUS_SIGNS = (
+    *("isbn", "http", "www.", "©", "copyright", "(c)", "all rights", "cookie", "javascript", "```", " --"),
+    *(".py", ".js", ".html", ".toml", ".yaml", ".com", ".org", ".net"),
+)  # one of these stands in every match, and looking for them is fast
 CLEAR_TERMS = 3  # distinct later words that condemn a text ...
 CLEAR_TERMS_PER_1000_WORDS = 1.0  # ... when they are this frequent
+CLEAR_APPARATUS = 3  # marks of modern publishing that condemn a text ...
+CLEAR_APPARATUS_PER_1000_WORDS = 2.0  # ... when they are this frequent
 CLEAR_YEARS = 5  # four-digit years from which a verdict is drawn
 CLEAR_LATER_YEARS_SHARE = 0.5
 SHORT_TEXT_WORDS = 300
@@ -47,7 +54,8 @@ class Evidence:
         terms = sum(times for _, times in self.later_terms)
         per_1000 = 1000 * terms / max(self.words, SHORT_TEXT_WORDS)
         by_terms = per_1000 / CLEAR_TERMS_PER_1000_WORDS if len(self.later_terms) >= CLEAR_TERMS else 0.0
-        by_apparatus = 1000 * self.apparatus / max(self.words, SHORT_TEXT_WORDS) / 2
+        marks = 1000 * self.apparatus / max(self.words, SHORT_TEXT_WORDS)
+        by_apparatus = marks / CLEAR_APPARATUS_PER_1000_WORDS if self.apparatus >= CLEAR_APPARATUS else 0.0
         enough = self.years >= CLEAR_YEARS
         by_years = self.later_years / self.years / CLEAR_LATER_YEARS_SHARE if enough else 0.0
         return max(by_terms, by_apparatus, by_years)
@@ -62,9 +70,11 @@ def later_terms() -> dict[str, int]:
 
 
 def evidence(text: str, last_year: int) -> Evidence:
-    """Return what the text says about being later than `last_year`."""
+    """Return what the text says about being later than `last_year`. A line that is repeated says it once."""
+    text = "\n".join(dict.fromkeys(text.split("\n")))
     later = {word for word, year in later_terms().items() if year > last_year}
-    words = WORD.findall(text.lower())
+    lowered = text.lower()
+    words = WORD.findall(lowered)
     counts = Counter(word for word in words if word in later)
     years = [int(year) for year in YEAR.findall(text)]
     return Evidence(
@@ -72,7 +82,7 @@ def evidence(text: str, last_year: int) -> Evidence:
         years=len(years),
         later_years=sum(year > last_year for year in years),
         later_terms=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        apparatus=len(APPARATUS.findall(text)),
+        apparatus=len(APPARATUS.findall(lowered)) if any(sign in lowered for sign in APPARATUS_SIGNS) else 0,
     )
 
 
