@@ -4,7 +4,6 @@ The stage folder is a Hugging Face tokenizer folder; `tokens/` in it holds the i
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,7 +25,7 @@ WRITES: str | None = "tokens"
 NEEDS = {"plotly": "report"}
 
 TOKENS_FOLDER = "tokens"
-MANY_BYTES = 64 << 20  # below, starting processes costs more than they save
+MANY_CHARACTERS = 64 << 20  # below, starting processes costs more than they save
 BYTES_PER_TOKEN = 3.6  # of English and of Python source at 4,096 to 30,000 entries; the report says the true figure
 
 
@@ -78,6 +77,7 @@ def plan(context: PlanContext) -> list[PlanRow]:
 
 def run(context: StageContext) -> dict[str, Any]:
     """Learn, encode and test. A tokenizer that an interrupted call finished is used again."""
+    from caslon.corpus.workers import available_cores
     from caslon.tokenizer.encode import TokenSplit, write_token_files
     from caslon.tokenizer.examine import examine
     from caslon.tokenizer.report import id_counts, write_report
@@ -92,7 +92,7 @@ def run(context: StageContext) -> dict[str, Any]:
         _reader(text.path, chosen.unit),
         dataset_id=dataset_id(context),
         unit=chosen.unit,
-        workers=chosen.workers or (os.cpu_count() or 1 if characters > MANY_BYTES else 1),
+        workers=chosen.workers or (available_cores() if characters > MANY_CHARACTERS else 1),
         progress=_encode_progress(context, characters),
     )
     held_out = chain.from_iterable(_texts(text.path, split) for split in ("validation", "test"))

@@ -1,5 +1,6 @@
 """What `examine` found, as a page for people and numbers for programs."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -147,20 +148,25 @@ def _sample_section(tokenizer: Tokenizer, sample: str) -> Section:
 
 
 def _entries_section(tokenizer: Tokenizer) -> Section:
-    lengths = [len(tokenizer.token_bytes(id)) for id in learned_ids(tokenizer)]
+    lengths = Counter(len(tokenizer.token_bytes(id)) for id in learned_ids(tokenizer))
+    sizes = sorted(lengths)
     longest = longest_entries(tokenizer)
     rows: list[list[Value]] = [
         [id, shown_bytes(tokenizer.token_bytes(id)), len(tokenizer.token_bytes(id))] for id in longest
     ]
     blocks: list[Block] = []
-    if lengths:
+    if sizes:
+        counts = [lengths[size] for size in sizes]
         blocks.append(
             Chart(
-                "Length of learned entries", [Series("entries", lengths, unit="bytes")], kind="histogram",
-                x_label="bytes", y_label="entries", bins=min(40, max(lengths)),
+                "Length of learned entries",
+                [Series("entries", counts, sizes)],
+                kind="bar",
+                x_label="bytes",
+                y_label="entries",
                 description="How many learned entries have how many bytes.",
             )
-        )  # fmt: skip
+        )
     blocks.append(Details(f"The {len(rows)} longest entries", [Table(["id", "entry", "bytes"], rows)]))
     return Section("Entries", blocks)
 
