@@ -7,6 +7,7 @@ text is stronger), and the year of a modern edition does not condemn an old work
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -114,9 +115,9 @@ def period(document: Document, settings: CorpusSettings) -> Document | Reject:
 
 def _verdict(document: Document, found: Evidence, first: int, last: int) -> tuple[str, str]:
     """Return `in`, `out` or `unknown` and why: the document's own date first, then its source's years, then its words."""
-    if document.year is not None:
-        return _dated_verdict(document.year, found, first, last)
     registered = document.metadata.get("time_period")
+    if document.year is not None and not _of_an_edition(document, registered, found, last):
+        return _dated_verdict(document.year, found, first, last)
     if registered and (registered[1] < first or registered[0] > last):
         return "out", f"its source covers {registered[0]} to {registered[1]}, not {first} to {last}"
     if found.modernity >= 1.0:
@@ -126,6 +127,22 @@ def _verdict(document: Document, found: Evidence, first: int, last: int) -> tupl
     if found.years >= CLEAR_YEARS and found.later_years == 0 and found.modernity == 0:
         return "in", f"{found.years} years named in the text, none after {last}"
     return "unknown", "no date, and the text does not tell"
+
+
+def _of_an_edition(document: Document, registered: Sequence[int] | None, found: Evidence, last: int) -> bool:
+    """Return whether a late date in a file's header belongs to a modern edition of an old work.
+
+    So it is when the source is registered with years of the period and the text shows no sign of a later time. A record's own
+    date (a trial's, a row's) is never an edition's.
+    """
+    late = document.year is not None and document.year > last
+    return (
+        late
+        and not document.origin.record
+        and registered is not None
+        and registered[1] <= last
+        and found.modernity < 1.0
+    )
 
 
 def _dated_verdict(year: int, found: Evidence, first: int, last: int) -> tuple[str, str]:
