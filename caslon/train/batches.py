@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caslon.train.conversations import Conversation
+
 Ids = NDArray[np.integer]
 Ints = NDArray[np.int64]
 
@@ -192,14 +194,6 @@ def rows_to_batch(
         document_ids=document_ids,
         sources=tuple(sources),
     )
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """A conversation as ids; `scored` marks the ids the model learns to write (the assistant's, its end of turn included)."""
-
-    ids: tuple[int, ...]
-    scored: tuple[bool, ...]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.train.batches import (
     Batch,
-    Conversation,
     ConversationBatches,
     Documents,
     PackedBatches,
@@ -18,6 +17,7 @@ from caslon.train.batches import (
     best_fit,
     random_order,
 )
+from caslon.train.conversations import Conversation
 
 END = 1
 CONTEXT = 8

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from caslon.model.config import DecoderConfig
+from caslon.model.decoder import Decoder
+from caslon.train.batches import Batch, rows_to_batch
+from caslon.train.objectives import HeadCrossEntropy, NextToken, bits_per_byte
+
+VOCABULARY = 50
+
+
+def batch(rows: int = 3, context: int = 12, seed: int = 0) -> Batch:
+    ids = torch.randint(2, VOCABULARY, (rows, context + 1), generator=torch.Generator().manual_seed(seed))
+    return rows_to_batch(list(ids.numpy()), context, end_id=1, mask_documents=True, sources=[])
+
+
+def decoder(**changes: object) -> Decoder:
+    made = Decoder(
+        DecoderConfig.from_depth(1, family="llama", vocab_size=VOCABULARY, context=12, hidden_size=32, **changes)
+    )  # type: ignore[arg-type]
+    made.initialise(0)
+    return made
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(VOCABULARY, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, VOCABULARY, (40,), generator=generator)
+    plain = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    expected = torch.autograd.grad(plain, (hidden, weight))
+    total, right = HeadCrossEntropy.apply(hidden, weight, targets, chunk)
+    (total / 40).backward()
+    assert total.item() == pytest.approx(plain.item(), rel=1e-6)
+    for found, reference in zip((hidden.grad, weight.grad), expected, strict=True):
+        assert found is not None
+        torch.testing.assert_close(found * 40, reference, rtol=1e-5, atol=1e-5)
+    assert int(right) == int(((hidden @ weight.T).argmax(1) == targets).sum())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_loss_equals_the_cross_entropy_of_the_logits_of_scored_targets(tied: bool) -> None:
+    model, rows = decoder(tie_word_embeddings=tied), batch()
+    rows.scored[1, 4:] = False
+    found = NextToken(chunk_tokens=5).loss(model, rows)
+    logits = model.logits(model(rows.ids, rows.positions))
+    expected = F.cross_entropy(logits[rows.scored], rows.targets[rows.scored], reduction="sum")
+    assert found.sum.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found.count == int(rows.scored.sum()) == NextToken().count(rows)
+
+
+def test_targets_that_are_not_scored_change_nothing() -> None:
+    model, rows = decoder(), batch()
+    rows.scored[:, ::2] = False
+    before = torch.autograd.grad(NextToken().loss(model, rows).sum, list(model.parameters()))
+    rows.targets[~rows.scored] = 7
+    after = torch.autograd.grad(NextToken().loss(model, rows).sum, list(model.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_bits_per_byte_of_a_uniform_byte_model_is_eight() -> None:
+    assert bits_per_byte(1000 * math.log(256), 1000) == pytest.approx(8.0)
+
+
+def test_bytes_of_the_targets_are_counted() -> None:
+    rows = batch()
+    sizes = torch.arange(VOCABULARY)
+    found = NextToken(byte_counts=sizes).loss(decoder(), rows)
+    assert found.metrics["bytes"] == int(rows.targets.sum())
