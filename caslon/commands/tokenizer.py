@@ -1,7 +1,8 @@
-"""Commands about tokenizers: encode, decode, count, inspect."""
+"""Commands about tokenizers: train, test, inspect, encode, decode, count."""
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 app = group(no_args_is_help=True, help="Look at a tokenizer and use it.")
 
 FolderArgument = Annotated[Path, typer.Argument(help="a tokenizer, model or stage folder", metavar="FOLDER")]
+FilesArgument = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
 TextArgument = Annotated[str, typer.Argument(help="the text; - reads standard input", metavar="TEXT")]
 
 
 @app.command()
-def encode(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+def encode(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
+TextArgument = "-", as_json: JsonOption = False) -> None:
     """Print the token ids of a text."""
     ids = _tokenizer(folder).encode(_given(text))
     print_json(ids) if as_json else say(" ".join(map(str, ids)))
@@ -43,7 +46,8 @@ def decode(
 
 
 @app.command()
-def count(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+def count(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
+TextArgument = "-", as_json: JsonOption = False) -> None:
     """Count the tokens of a text, or of a conversation given as a JSON list of messages."""
     given, tokenizer = _given(text), _tokenizer(folder)
     messages = _messages(given)
@@ -53,13 +57,56 @@ def count(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption 
 
 
 @app.command()
-def inspect(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
+def train(
+    files: FilesArgument,
+    out: Annotated[Path, typer.Option("--out", help="the folder to write; must not exist")],
+    vocab_size: Annotated[int, typer.Option(help="entries, special tokens and bytes included")] = 30_000,
+    min_frequency: Annotated[int, typer.Option(help="least occurrences of a learned entry")] = 2,
+) -> None:
+    """Train a tokenizer on files of text (.txt, .jsonl or .parquet with a text column), outside any recipe."""
+    from caslon.tokenizer.texts import texts_of_files
+    from caslon.tokenizer.train import train_tokenizer
+
+    if out.exists():
+        raise UserError(f"{out} exists already", fix="choose another folder, or remove it")
+    warn: Callable[[str], object] = lambda text: sys.stderr.write(f"warning: {text}\n")  # noqa: E731
+    made = train_tokenizer(texts_of_files(files), vocab_size=vocab_size, min_frequency=min_frequency, warn=warn)
+    made.save(out)
+    say(f"{out}  {made.vocab_size:,} entries")
+
+
+@app.command()
+def test(folder: FolderArgument, files: FilesArgument, as_json: JsonOption = False) -> None:
+    """Test the exact round trip and the fit on held-out files; exit 1 when a text does not come back."""
+    from caslon.tokenizer.examine import examine
+    from caslon.tokenizer.report import report_numbers
+    from caslon.tokenizer.texts import texts_of_files
+
+    tokenizer = _tokenizer(folder)
+    found = examine(tokenizer, texts_of_files(files))
+    if as_json:
+        print_json(report_numbers(tokenizer, found))
+    else:
+        for failure in (*found.failures, *found.disagreements):
+            say(f"differs at character {failure.position}: {failure.text!r} came back as {failure.decoded!r}")
+        fit = found.held_out
+        say(
+            f"{'passed' if found.passed else 'FAILED'}: {fit.tokens_per_character:.4f} tokens per character, "
+            f"{fit.bytes_per_token:.3f} bytes per token, {fit.tokens_per_word:.3f} tokens per word"
+        )
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
+TextArgument = "-", as_json: JsonOption = False) -> None:
     """Show how a text is cut: every token with its id, its bytes and its place."""
     from caslon.tokenizer.inspect import pieces
 
     found = pieces(_tokenizer(folder), _given(text))
     if as_json:
-        print_json([piece.__dict__ for piece in found])
+        print_json([piece.to_json() for piece in found])
         return
     print_table(("id", "text", "bytes"), [(piece.id, piece.shown, piece.bytes) for piece in found])
 
