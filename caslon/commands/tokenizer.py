@@ -22,8 +22,7 @@ TextArgument = Annotated[str, typer.Argument(help="the text; - reads standard in
 
 
 @app.command()
-def encode(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
-TextArgument = "-", as_json: JsonOption = False) -> None:
+def encode(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
     """Print the token ids of a text."""
     ids = _tokenizer(folder).encode(_given(text))
     print_json(ids) if as_json else say(" ".join(map(str, ids)))
@@ -46,8 +45,7 @@ def decode(
 
 
 @app.command()
-def count(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
-TextArgument = "-", as_json: JsonOption = False) -> None:
+def count(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
     """Count the tokens of a text, or of a conversation given as a JSON list of messages."""
     given, tokenizer = _given(text), _tokenizer(folder)
     messages = _messages(given)
@@ -99,8 +97,7 @@ def test(folder: FolderArgument, files: FilesArgument, as_json: JsonOption = Fal
 
 
 @app.command()
-def inspect(folder: FolderArgument, text: @@ = Annotated[list[Path], typer.Argument(help="files of text", metavar="FILES")]
-TextArgument = "-", as_json: JsonOption = False) -> None:
+def inspect(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
     """Show how a text is cut: every token with its id, its bytes and its place."""
     from caslon.tokenizer.inspect import pieces
 
