@@ -1,26 +1,19 @@
-"""The shape of a decoder, read from and written to Hugging Face's `config.json`. Imports no torch.
+"""The shape of a decoder: one dataclass for the GPT-2, Llama and Qwen3 families. Imports no torch.
 
-One dataclass describes the GPT-2, Llama and Qwen3 families. Keys this project does not use are kept, so that a folder
-that comes in goes out with everything it said; keys that would change the computation in a way the decoder does not
-support are refused instead of ignored.
+It may be given in full, by name (`preset`), by one number (`from_depth`), or by a `config.json`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from caslon.errors import UserError
+from caslon.model import config_json
 from caslon.settings import nearest
 
 Family = Literal["gpt2", "llama", "qwen3"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu", "silu")
-ARCHITECTURES: Mapping[Family, str] = {
-    "gpt2": "GPT2LMHeadModel",
-    "llama": "LlamaForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
-
 ASPECT_RATIO = 64  # width per layer, as in nanochat: depth 4 is 256 wide, depth 12 is 768 wide
 HEAD_DIM = 64
 SMALL_HEAD_DIM = 32  # below SMALL_WIDTH, so that a tiny model still has several heads
@@ -97,91 +90,13 @@ class DecoderConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `config.json`, complete for old and new readers."""
-        eos = list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id
-        keys = {
-            "architectures": [ARCHITECTURES[self.family]],
-            "model_type": self.family,
-            "vocab_size": self.vocab_size,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos,
-            "pad_token_id": self.pad_token_id,
-            "dtype": self.dtype,
-            "torch_dtype": self.dtype,
-        }
-        keys |= self._gpt2_keys() if self.family == "gpt2" else self._llama_keys()
-        return dict(sorted({**_neutral_keys(self.family, self.num_hidden_layers), **self.extra, **keys}.items()))
-
-    def _gpt2_keys(self) -> dict[str, Any]:
-        keys: dict[str, Any] = {
-            "n_embd": self.hidden_size,
-            "n_layer": self.num_hidden_layers,
-            "n_head": self.num_attention_heads,
-            "n_inner": self.intermediate_size,
-            "n_positions": self.max_position_embeddings,
-            "n_ctx": self.max_position_embeddings,
-            "layer_norm_epsilon": self.norm_eps,
-            "activation_function": self.hidden_act,
-            "resid_pdrop": self.dropout,
-            "embd_pdrop": self.dropout,
-        }
-        # transformers has no such key and always stores biases; ours says that they are zeros and stay so.
-        return keys if self.bias else keys | {"bias": False}
-
-    def _llama_keys(self) -> dict[str, Any]:
-        keys: dict[str, Any] = {
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.norm_eps,
-            "hidden_act": self.hidden_act,
-            "attention_bias": self.bias,
-            # Both spellings: readers before and after transformers 5 look in different places.
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-        }
-        if self.dropout:  # transformers has no residual dropout in these families; the key is for resuming here
-            keys["resid_pdrop"] = self.dropout
-        return keys
+        return config_json.written(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "DecoderConfig":
         """Return the configuration `config.json` describes; `UserError` where the decoder cannot compute it."""
-        family = data.get("model_type")
-        if family not in FAMILIES:
-            raise UserError(
-                f"config.json describes a model of type {family!r}", fix=f"types that load here: {', '.join(FAMILIES)}"
-            )
-        _refuse_unsupported(data)
-        names, defaults = (_GPT2_NAMES, _GPT2_DEFAULTS) if family == "gpt2" else (_LLAMA_NAMES, _LLAMA_DEFAULTS[family])
-        values: dict[str, Any] = {}
-        for ours, theirs in names.items():
-            if theirs in data:
-                values[ours] = data[theirs]
-            elif ours in defaults:
-                values[ours] = defaults[ours]
-            else:
-                raise UserError(f"config.json lacks the key {theirs!r}", fix="the folder is damaged or incomplete")
-        if family != "gpt2":
-            values["rope_theta"] = _rope_theta(data)
-            values["num_key_value_heads"] = values["num_key_value_heads"] or values["num_attention_heads"]
-        values["head_dim"] = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
-        values["intermediate_size"] = values["intermediate_size"] or 4 * values["hidden_size"]
-        eos = values["eos_token_id"]
-        values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else eos
-        values["dtype"] = data.get("dtype") or data.get("torch_dtype") or "float32"
-        used = {*names.values(), *_WRITTEN_ALWAYS}
-        neutral = _neutral_keys(cast(Family, family), values["num_hidden_layers"])
-        extra = {
-            key: value
-            for key, value in data.items()
-            if key not in used and not (key in neutral and neutral[key] == value)
-        }
-        return DecoderConfig(family=cast(Family, family), extra=extra, **values)
+        values, extra = config_json.read(data)
+        return DecoderConfig(**values, extra=extra)
 
     @staticmethod
     def from_depth(
@@ -281,127 +196,6 @@ def _head_dim(width: int, heads: int | None) -> int:
     if heads:
         return max(1, width // heads)
     return HEAD_DIM if width >= SMALL_WIDTH else SMALL_HEAD_DIM
-
-
-# How each field is spelled on disk, and what transformers takes when the key is missing.
-_COMMON_NAMES = {
-    name: name for name in ("vocab_size", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-}
-_GPT2_NAMES = {
-    **_COMMON_NAMES,
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner",
-    "max_position_embeddings": "n_positions",
-    "norm_eps": "layer_norm_epsilon",
-    "hidden_act": "activation_function",
-    "dropout": "resid_pdrop",
-    "bias": "bias",
-}
-_LLAMA_NAMES = {
-    **_COMMON_NAMES,
-    **{
-        name: name
-        for name in (
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "intermediate_size",
-            "max_position_embeddings",
-            "hidden_act",
-        )
-    },
-    "norm_eps": "rms_norm_eps",
-    "dropout": "resid_pdrop",
-    "bias": "attention_bias",
-}
-_COMMON_DEFAULTS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-_GPT2_DEFAULTS: dict[str, Any] = {
-    **_COMMON_DEFAULTS,
-    "tie_word_embeddings": True,
-    "intermediate_size": None,
-    "norm_eps": 1e-5,
-    "hidden_act": "gelu_new",
-    "dropout": 0.1,
-    "bias": True,
-}
-_GATED_DEFAULTS: dict[str, Any] = {
-    **_COMMON_DEFAULTS,
-    "tie_word_embeddings": False,
-    "num_key_value_heads": None,
-    "norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "dropout": 0.0,
-    "bias": False,
-}
-_LLAMA_DEFAULTS: Mapping[str, dict[str, Any]] = {
-    "llama": {**_GATED_DEFAULTS, "head_dim": None},
-    "qwen3": {**_GATED_DEFAULTS, "head_dim": 128},
-}
-_WRITTEN_ALWAYS = (
-    *("architectures", "model_type", "dtype", "torch_dtype"),
-    *("n_ctx", "embd_pdrop"),
-    *("rope_theta", "rope_parameters", "rope_scaling"),
-)
-
-
-def _neutral_keys(family: Family, layers: int) -> dict[str, Any]:
-    """Return keys written so that no library default slips in; they say that a feature is not used."""
-    keys: dict[str, Any] = {"initializer_range": 0.02, "use_cache": True}
-    if family == "gpt2":
-        return keys | {"attn_pdrop": 0.0}
-    keys |= {"attention_dropout": 0.0}
-    if family == "qwen3":
-        return keys | {"use_sliding_window": False, "sliding_window": None, "max_window_layers": layers}
-    return keys | {"mlp_bias": False}
-
-
-# Keys that change the computation, with the values under which they do not.
-_HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "scale_attn_weights": (True, None),
-    "scale_attn_by_inverse_layer_idx": (False, None),
-    "add_cross_attention": (False, None),
-    "mlp_bias": (False, None),
-    "use_sliding_window": (False, None),
-    "partial_rotary_factor": (1, None),
-    "quantization_config": (None,),
-    "auto_map": (None,),
-}
-
-
-def _refuse_unsupported(data: Mapping[str, Any]) -> None:
-    for key, harmless in _HARMLESS.items():
-        if data.get(key) not in harmless:
-            raise UserError(
-                f"config.json asks for {key} = {data[key]!r}, which this decoder does not compute",
-                fix=f"supported: {harmless[0]!r}",
-            )
-    if any(kind != "full_attention" for kind in data.get("layer_types") or ()):
-        raise UserError("config.json asks for sliding-window layers, which this decoder does not compute")
-    for key in ("rope_parameters", "rope_scaling"):
-        rope = data.get(key) or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(
-                f"config.json asks for {key} of type {kind!r}, which this decoder does not compute",
-                fix="only plain rotary positions are supported (rope_type 'default')",
-            )
-
-
-def _rope_theta(data: Mapping[str, Any]) -> float:
-    """Return the rotary base; old readers and writers know the top-level key, new ones the table."""
-    table = data.get("rope_parameters") or {}
-    inside, top = table.get("rope_theta"), data.get("rope_theta")
-    if inside is not None and top is not None and float(inside) != float(top):
-        raise UserError(
-            f"config.json gives two rotary bases: rope_parameters.rope_theta = {inside}, rope_theta = {top}",
-            fix="make them equal",
-        )
-    found = inside if inside is not None else top
-    return float(found) if found is not None else 10_000.0
 
 
 def _check(config: DecoderConfig) -> None:

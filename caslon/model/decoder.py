@@ -123,11 +123,9 @@ class _Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    ahead, behind = turned.chunk(2, dim=-1)
-    torch.mul(first, cos, out=ahead).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=behind).addcmul_(first, sin)
-    return turned
+    ahead = (first * cos).addcmul_(second, sin, value=-1)
+    behind = (second * cos).addcmul_(first, sin)
+    return torch.cat((ahead, behind), dim=-1)
 
 
 class SelfAttention(nn.Module):
