@@ -5,7 +5,7 @@ The same figures go to `report.json` beside the page.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from caslon.corpus.document import Reject
 from caslon.errors import UserError
 from caslon.evaluate import report as evaluation
 from caslon.folders import MANIFEST, PARTIAL, StageFolder
+from caslon.report.answers import answer_blocks, transcript_block
 from caslon.report.curves import curve_blocks, sample_block, warnings
 from caslon.report.page import (
     Block,
@@ -37,19 +38,24 @@ from caslon.report.page import (
     write_page,
 )
 from caslon.report.page import Path as PathBlock
-from caslon.report.record import MODEL_FOLDER, cell, environment_section, plan_section, repeat_section
+from caslon.report.record import MODEL_FOLDER, environment_section, plan_section, repeat_section
 from caslon.stages.stage import KINDS
 
 LOG = "events.jsonl"
 LOOKED_AT_REJECTS = 5_000  # of which examples are taken
 EXAMPLES_PER_CODE = 3
 EXAMPLE_CHARACTERS = 300
-SHOWN_ANSWERS = 20
 PATH_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "corpus": (("documents", "documents"), ("text_bytes", "bytes"), ("rejected", "rejected")),
     "tokenizer": (("vocab_size", "entries"), ("train_tokens", "training tokens")),
-    "pretrain": (("parameters", "parameters"), ("tokens", "tokens seen"), ("val_bpb", "bits per byte")),
+    "pretrain": (
+        ("parameters", "parameters"),
+        ("tokens", "tokens seen"),
+        ("validation_bits_per_byte", "bits per byte"),
+    ),
+    "finetune": (("questions", "unseen questions"), ("answers_ended_share", "share ended by itself")),
     "evaluate": (("test_bpb", "bits per byte"), ("best_ngram_bpb", "best n-gram")),
+    "serve": (("completions", "completions"), ("chats", "chat turns")),
 }
 
 Json = dict[str, Any]
@@ -86,6 +92,7 @@ def write_run_report(run_folder: Path) -> Path:
         *_corpus_sections(run),
         *_training_sections(run),
         *_evaluation_sections(run),
+        *_serving_sections(run),
         *([plan_section(run.plan, run.stages)] if run.plan else []),
         environment_section(run.stages),
         repeat_section(run.folder, run.stages, run.recipe, model.path.name if model else ""),
@@ -307,8 +314,8 @@ def _training_sections(run: Run) -> Iterator[Section]:
             yield Section(f"Training: {name}", blocks)
         if texts := sample_block(log):
             yield Section(f"Samples by step: {name}", [texts], intro="The same prompts and seeds at every step.")
-        if answers := _answers(folder.path):
-            yield Section(f"Answers: {name}", _answer_blocks(folder, answers))
+        if answers := _read_json(folder.path / "answers.json", {}).get("answers"):
+            yield Section(f"Answers: {name}", answer_blocks(folder.manifest.totals, answers))
 
 
 def _levels(scores: Json | None) -> list[Level]:
@@ -321,20 +328,14 @@ def _levels(scores: Json | None) -> list[Level]:
     return levels + [Level(f"{rung['name']} alone", rung["alone"]) for rung in rungs if rung["name"].startswith("xz")]
 
 
-def _answers(stage: Path) -> list[Json]:
-    found = _read_json(stage / "answers.json", [])
-    answers: list[Json] = found.get("answers", []) if isinstance(found, dict) else found
-    return answers
+# --- serving -----------------------------------------------------------------------------------------------------------
 
 
-def _answer_blocks(folder: StageFolder, answers: Sequence[Json]) -> list[Block]:
-    """Twenty answers, as they came: every field of an answer is a column."""
-    totals = _flat_totals(folder)
-    columns = list(dict.fromkeys(key for answer in answers for key in answer))
-    rows = [[cell(answer.get(key)) for key in columns] for answer in answers[:SHOWN_ANSWERS]]
-    facts = Facts([Fact(name.replace("_", " "), value) for name, value in totals.items() if name != "digest"])
-    caption = f"{min(SHOWN_ANSWERS, len(answers))} answers to unseen questions, good and bad"
-    return [facts, Table([column.replace("_", " ") for column in columns], rows, caption=caption)]
+def _serving_sections(run: Run) -> Iterator[Section]:
+    for folder in run.of_kind("serve"):
+        if texts := transcript_block(_read_json(folder.path / "transcript.json", {})):
+            intro = "Asked through HTTP; each answer equals the engine's and, token for token, the plain decoder's."
+            yield Section("What the server answered", [texts], intro=intro)
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------------
@@ -375,5 +376,5 @@ def _numbers(run: Run) -> Json:
 
 def _stage_numbers(folder: StageFolder) -> Json:
     kept = asdict(folder.manifest)
-    del kept["files"], kept["extra"]
+    del kept["files"]
     return kept

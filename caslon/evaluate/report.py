@@ -126,7 +126,7 @@ def ladder(scores: Scores) -> list[Block]:
         f"'Given the training text' means {found['train_bytes']:,} bytes of it."
     )
     chart = Chart(
-        "Bits per byte",
+        "Bits per byte beside the baselines",
         [
             Series("given the training text", [row[2] for row in rows], names, unit="bits per byte"),
             Series("the test text alone", [row[1] for row in rows], names, unit="bits per byte"),
