@@ -290,5 +290,5 @@ def _totals(config: DecoderConfig, outcome: "Outcome", tokens_in_data: int) -> d
         "best_step": outcome.best_step,
         "steps_skipped": outcome.skipped,
     }
-    named = {"eval/val_loss": "validation_nats_per_token", "eval/val_bpb": "validation_bits_per_byte"}
+    named = {"eval/val_loss": "val_loss", "eval/val_bpb": "val_bpb"}
     return totals | {ours: outcome.metrics[name] for name, ours in named.items() if name in outcome.metrics}

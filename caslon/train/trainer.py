@@ -80,7 +80,7 @@ class Outcome:
     tokens: int
     best: Path
     best_step: int
-    metrics: Mapping[str, float]  # of the last evaluation
+    metrics: Mapping[str, float]  # of the best checkpoint's evaluation
     skipped: int
 
 
@@ -311,7 +311,7 @@ class Trainer:
         best = self.checkpoints.best()
         assert best is not None, "the last step saves a checkpoint, and the first one saved is the best so far"
         progress = self.progress
-        return Outcome(progress.step, progress.tokens, best.path, best.step, self.last_metrics, progress.skipped)
+        return Outcome(progress.step, progress.tokens, best.path, best.step, best.state()["metrics"], progress.skipped)
 
     # Being stopped
 

@@ -63,7 +63,7 @@ def test_pretraining_twice_gives_the_same_content_and_totals(
     totals = pretrained(tmp_path, tokens_folder)
     assert content_digest(content_files(tmp_path)) == content_digest(content_files(model_stage))
     assert totals["steps"] == 6
-    assert 0 < totals["validation_bits_per_byte"] < 8
+    assert 0 < totals["val_bpb"] < 8
 
 
 def test_a_checkpoint_says_nothing_of_where_or_when(model_stage: Path) -> None:
