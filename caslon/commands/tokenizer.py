@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,8 +66,7 @@ def train(
 
     if out.exists():
         raise UserError(f"{out} exists already", fix="choose another folder, or remove it")
-    warn: Callable[[str], object] = lambda text: sys.stderr.write(f"warning: {text}\n")  # noqa: E731
-    made = train_tokenizer(texts_of_files(files), vocab_size=vocab_size, min_frequency=min_frequency, warn=warn)
+    made = train_tokenizer(texts_of_files(files), vocab_size=vocab_size, min_frequency=min_frequency, warn=_warn)
     made.save(out)
     say(f"{out}  {made.vocab_size:,} entries")
 
@@ -105,7 +103,11 @@ def inspect(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOptio
     if as_json:
         print_json([piece.to_json() for piece in found])
         return
-    print_table(("id", "text", "bytes"), [(piece.id, piece.shown, piece.bytes) for piece in found])
+    print_table(("id", "text", "bytes"), [(piece.id, piece.shown, piece.bytes.hex(" ")) for piece in found])
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
 
 
 def _tokenizer(folder: Path) -> "Tokenizer":
