@@ -25,8 +25,8 @@ BOMS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
-TEI_ROOTS = frozenset({"tei", "tei.2", "teicorpus", "teicorpus.2", "ets", "eebo", "text", "div0", "div1", "div"})
-HTML_ROOTS = frozenset({"html", "head", "body"})
+TEI_ROOTS = frozenset({"tei", "tei.2", "teicorpus", "teicorpus.2", "ets", "eebo", "text", "div0", "div1"})
+HTML_ROOTS = frozenset({"html", "head", "body", "p", "div", "table", "h1", "h2", "ul", "center", "font", "br"})
 
 XML_START = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE\s|<!--|<\?|<[A-Za-z_][\w.:-]*[\s/>])")
 XML_MISC = re.compile(r"\s+|<\?.*?\?>|<!--.*?-->", re.DOTALL)

@@ -25,9 +25,10 @@ DROPPED_ON_PAGES = frozenset(("footer", "aside", "menu"))  # in e-books these ho
 BLOCKS = frozenset(
     ("html", "body", "p", "h1", "h2", "h3", "h4", "h5", "h6", "div", "section", "article", "main", "header", "footer",
      "aside", "blockquote", "pre", "ul", "ol", "dl", "table", "caption", "figure", "figcaption", "address", "hr", "center",
-     "fieldset", "details", "summary", "td", "th", "thead", "tbody")
+     "fieldset", "details", "summary", "thead", "tbody")
 )  # fmt: skip
 LINES = frozenset(("br", "li", "dt", "dd", "tr"))
+SPACES = frozenset(("td", "th", "img"))
 VOID = frozenset(("br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"))
 PAGE_NUMBER = re.compile(r"\b(?:pagenum|pageno|page-?number|pginternal|linenum)\b", re.IGNORECASE)
 BOOK = re.compile(
@@ -41,6 +42,9 @@ ERROR = re.compile(
 NOTICE = re.compile(
     r"\bcookies?\b.*\b(?:accept|agree|consent|settings|polic|use)|\b(?:use|accept)\b.*\bcookies?\b", re.IGNORECASE
 )
+OPEN_TAG = re.compile(r"<(?=[a-zA-Z/][^<>]*(?:<|$))")  # a tag that another one begins inside of, or the end
+MAX_OPEN_TAGS = 200
+NEVER_CLOSED = (("<!--", "-->"), ("<!", ">"), ("<?", ">"))
 MAX_ERROR_CHARACTERS = 1_000
 MAX_NOTICE_CHARACTERS = 300
 MAX_LINK_SHARE = 0.6  # a block with more of its letters in links is navigation
@@ -101,6 +105,16 @@ def _letters(text: str) -> str:
     return re.sub(r"\W+", "", text).lower()
 
 
+def _closable(text: str) -> str:
+    """Blank out what opens and never closes: the parser would look through the rest of the page for each end."""
+    for opener, closer in NEVER_CLOSED:
+        end = text.rfind(closer) + 1
+        text = text[:end] + text[end:].replace(opener, " " * len(opener))
+    if len(OPEN_TAG.findall(text)) > MAX_OPEN_TAGS:
+        text = OPEN_TAG.sub(" ", text)
+    return text
+
+
 class _Page(HTMLParser):
     """One page on its way through the parser: collects blocks with places, the title, and how much of each is links."""
 
@@ -123,7 +137,7 @@ class _Page(HTMLParser):
 
     def blocks(self) -> list[Block]:
         """Parse the page and return its blocks."""
-        self.feed(self._text)
+        self.feed(_closable(self._text))
         self.close()
         self._builder.border(len(self._text))
         return self._builder.blocks
@@ -199,5 +213,5 @@ class _Page(HTMLParser):
             self._builder.border(self._place())
         elif tag in LINES:
             self._builder.line()
-        elif tag in DROPPED:
+        elif tag in SPACES or tag in DROPPED:
             self._builder.space()

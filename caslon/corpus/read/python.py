@@ -18,7 +18,8 @@ from caslon.corpus.read.reading import Extracted, ReadSettings, Source
 PROSE_TIER = "general"
 GENERATED = re.compile(r"(?i)(?:auto-?matically|auto-?)? ?generated (?:by|from|file)|do not edit")
 LICENCE_LINE = re.compile(r"(?i)^#.*(?:copyright|licen[sc]ed? )", re.MULTILINE)
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+Named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | Named
 
 
 def read_python(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
@@ -105,13 +106,12 @@ def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, Documented
             literal = _docstring(node)
             if literal is not None:
                 yield name, node, literal
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue  # nobody can reach what is defined inside a function
         children = [
-            (
-                f"{name}.{child.name}" if isinstance(child, Documented) and not isinstance(child, ast.Module) else name,
-                child,
-            )
+            (f"{name}.{child.name}" if isinstance(child, Named) else name, child)
             for child in ast.iter_child_nodes(node)
-            if isinstance(child, Documented | ast.If | ast.Try | ast.With)
+            if isinstance(child, Named | ast.If | ast.Try | ast.With)
         ]
         waiting += reversed(children)
 

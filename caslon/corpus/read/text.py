@@ -43,9 +43,9 @@ def read_text(source: Source, settings: ReadSettings) -> Iterator[Extracted | Re
     removals = [_boiler_plate(source.text, 0, start), _boiler_plate(source.text, end, len(source.text))]
     paragraphs = list(paragraphs_of(source.text, start, end))
     if start > 0:
-        kept = _without_credits(paragraphs)
-        removals += [_boiler_plate(source.text, p[0].start, p[-1].end) for p in paragraphs if p not in kept]
-        paragraphs = kept
+        credited = [p for p in paragraphs[:CREDIT_PARAGRAPHS] if is_credit(" ".join(line.text.strip() for line in p))]
+        removals += [_boiler_plate(source.text, p[0].start, p[-1].end) for p in credited]
+        paragraphs = [p for p in paragraphs[:CREDIT_PARAGRAPHS] if p not in credited] + paragraphs[CREDIT_PARAGRAPHS:]
     fields = header_fields(source.text, start)
     metadata = {"author": fields["author"]} if "author" in fields else {}
     yield Extracted(
@@ -58,11 +58,6 @@ def read_text(source: Source, settings: ReadSettings) -> Iterator[Extracted | Re
 
 def _boiler_plate(text: str, start: int, end: int) -> Removal:
     return Removal("boilerplate_line", text[start:end], start, end)
-
-
-def _without_credits(paragraphs: list[list[Line]]) -> list[list[Line]]:
-    head = [p for p in paragraphs[:CREDIT_PARAGRAPHS] if not is_credit(" ".join(line.text.strip() for line in p))]
-    return head + paragraphs[CREDIT_PARAGRAPHS:]
 
 
 def paragraphs_of(text: str, start: int, end: int) -> Iterator[list[Line]]:

@@ -1,0 +1,184 @@
+import re
+
+import pytest
+
+from caslon.corpus.document import Document, Reject
+from caslon.corpus.read import ReadSettings, raw_text, read
+
+P5 = """<?xml version="1.0" encoding="UTF-8"?>
+<TEI xmlns="http://www.tei-c.org/ns/1.0"><teiHeader><fileDesc><titleStmt><title>A Survay of London</title>
+<author>Stow, John</author></titleStmt><editionStmt><edition><date>1598</date></edition></editionStmt>
+<sourceDesc><bibl><date>1603, reprinted 1908</date></bibl></sourceDesc></fileDesc></teiHeader>
+<text><body><div><head>Of the <hi>Riuers</hi></head>
+<p>Thus the for<g ref="char:EOLhyphen"/>mer dayes were de<hi>liuered</hi><pb n="2"/>him, Calen\u2223dar and
+ Geſpräch<note place="margin">In the margent.</note>, thou <gap reason="illegible" extent="1 word"><desc>?</desc></gap> art,
+ of<choice><sic>teh</sic><corr> the </corr></choice>citie.</p>
+<lg><l>When shall we three</l><l>meet againe?</l></lg>
+<list><item><label>1.</label> Ale</item><label>2.</label><item>Beere</item></list>
+<table><row><cell>St. Anne</cell><cell>12</cell></row><row><cell>St. Alban</cell><cell>9</cell></row></table>
+<sp><speaker>Macbeth.</speaker><stage>Aside</stage><l>So foule</l><p>and faire.</p></sp>
+<stage>Exeunt.</stage></div></body></text></TEI>"""
+
+P3 = """<?xml version="1.0"?>
+<!DOCTYPE ETS SYSTEM "http://www.lib.umich.edu/tcp/docs/code/eebo2prf.xml.dtd">
+<ETS><TEMPHEAD><NAME>Blaney</NAME></TEMPHEAD><EEBO><IDG S="marc" ID="K066800.000"><STC T="C">T081509</STC></IDG>
+<TEXT><BODY><DIV1 TYPE="text"><HEAD>MIDAS.</HEAD><P>Consc<GAP DESC="illegible" DISP="•"/>ence &eacute;tats &unknown;</P>
+<Q><L>One line</L><L>and two</L></Q></DIV1></BODY></TEXT></EEBO></ETS>"""
+
+P4 = """<?xml version="1.0"?>
+<!DOCTYPE TEI.2 PUBLIC "-//TEI P4//DTD Main DTD Driver File//EN" "http://www.tei-c.org/Guidelines/DTD/tei2.dtd" [
+<!ENTITY e2 "ee">
+<!ENTITY % TEI.XML "INCLUDE">
+<!ENTITY % PersProse PUBLIC "-//Perseus P4//DTD Perseus Prose//EN" "http://www.perseus.tufts.edu/DTD/1.0/PersProse.dtd" >
+%PersProse;
+]>
+<TEI.2><teiHeader><title>x</title>&responsibility;</teiHeader>
+<text><body><p>King&e2;s &mdash; &aelig;</p></body></text></TEI.2>"""
+
+TRIAL = """<div1 type="trialAccount" id="t{n}"><interp inst="t{n}" type="date" value="17401204"/>
+<p>{n}. <persName id="t{n}-defend1" type="defendantName"> Lydia
+   Atkins <interp inst="t{n}-defend1" type="surname" value="Atkins"/><interp inst="t{n}-defend1" type="given" value="Lydia"/>
+   <interp inst="t{n}-defend1" type="gender" value="female"/></persName>
+   , was indicted for <rs type="offenceDescription"><interp inst="o" type="offenceCategory" value="theft"/>stealing
+   </rs> , value 5 s. <rs><interp inst="v" type="verdictCategory" value="guilty"/> Guilty </rs>.<note>[Death.]</note>
+   <join result="x" targets="a b"/><xptr type="pageFacsimile" doc="1"/></p></div1>"""
+SESSION = (
+    '<?xml version="1.0" encoding="UTF-8"?><TEI.2><text><body><div0 type="sessionsPaper" id="17401204">'
+    '<interp inst="17401204" type="date" value="17401204"/><div1 type="frontMatter" id="f1"><p>THE PROCEEDINGS</p></div1>'
+    + TRIAL.format(n=1) + TRIAL.format(n=2)
+    + '<div1 type="punishmentSummary" id="s1"><p>Death: 2</p></div1></div0></body></text></TEI.2>'
+)  # fmt: skip
+
+
+def only(found: list) -> Document:
+    (document,) = found
+    assert isinstance(document, Document), document
+    return document
+
+
+def test_p5_blocks(make_raw) -> None:
+    document = only(list(read(make_raw(P5, "stow.xml"))))
+    assert [block.text for block in document.blocks] == [
+        "Of the Riuers",
+        "Thus the former dayes were deliuered him, Calendar and Geſpräch, thou [...] art, of the citie.",
+        "When shall we three\nmeet againe?",
+        "1. Ale\n2. Beere",
+        "St. Anne 12\nSt. Alban 9",
+        "Macbeth.\nAside\nSo foule\nand faire.",
+        "Exeunt.",
+    ]
+    assert (document.title, document.year) == ("A Survay of London", 1603)
+    assert document.metadata["author"] == "Stow, John"
+    assert [note[1] for note in document.metadata["notes"]] == ["In the margent."]
+
+
+def test_blocks_and_notes_know_their_place(make_raw) -> None:
+    raw = make_raw(P5)
+    document = only(list(read(raw)))
+    text = raw_text(raw)
+    for block in document.blocks:
+        passage = re.sub(r"<[^>]*>", "", text[block.start : block.end])
+        assert block.text.split()[0] in passage
+        assert block.text.split()[-1] in passage
+    assert text[document.metadata["notes"][0][0] :].startswith("<note place")
+
+
+def test_upper_case_p3_and_unknown_entities(make_raw) -> None:
+    document = only(list(read(make_raw(P3))))
+    assert document.text == "MIDAS.\n\nConsc[...]ence états [...]\n\nOne line\nand two"
+    assert document.metadata["unknown_entities"] == {"unknown": 1}
+
+
+def test_outside_dtd_is_passed_over(make_raw) -> None:
+    assert only(list(read(make_raw(P4)))).text == "Kingees — æ"
+
+
+def test_gap_mark_is_a_setting(make_raw) -> None:
+    document = only(list(read(make_raw(P3), ReadSettings(gap_mark="…"))))
+    assert "Consc…ence" in document.text
+
+
+def test_old_bailey_gives_a_document_per_record(make_raw) -> None:
+    found = list(read(make_raw(SESSION)))
+    documents = [item for item in found if isinstance(item, Document)]
+    assert [document.origin.record for document in documents] == ["f1", "t1", "t2"]
+    trial = documents[1]
+    assert trial.text == "1. Lydia Atkins, was indicted for stealing, value 5 s. Guilty."
+    assert (trial.title, trial.year, trial.group) == ("Trial of Lydia Atkins", 1740, "old-bailey:17401204")
+    assert trial.metadata["offences"] == ["theft"]
+    assert trial.metadata["verdicts"] == ["guilty"]
+    assert trial.metadata["defendant_genders"] == ["female"]
+    assert len({document.id for document in documents}) == 3
+    (left,) = [item for item in found if isinstance(item, Reject)]
+    assert (left.code, left.origin.record) == ("source_surplus", "s1")
+    assert "Death: 2" in left.text
+
+
+def test_old_bailey_records_are_a_switch(make_raw) -> None:
+    settings = ReadSettings(old_bailey_records=("punishmentSummary",))
+    documents = [item for item in read(make_raw(SESSION), settings) if isinstance(item, Document)]
+    assert [document.origin.record for document in documents] == ["s1"]
+
+
+def test_cut_off_session_keeps_its_whole_records(make_raw) -> None:
+    cut = SESSION[: SESSION.index("2. <persName") + 150]
+    found = list(read(make_raw(cut)))
+    assert [item.origin.record for item in found if isinstance(item, Document)] == ["f1", "t1"]
+    (rest,) = [item for item in found if isinstance(item, Reject)]
+    assert rest.code == "malformed_xml"
+    assert cut[rest.start : rest.end] == rest.text
+    assert "2. <persName" in rest.text
+    assert rest.metadata["offset"] >= rest.start
+
+
+def test_cut_off_book_keeps_its_whole_blocks(make_raw) -> None:
+    cut = P5[: P5.index("<table>") + 30]
+    document, rest = read(make_raw(cut))
+    assert isinstance(document, Document)
+    assert document.blocks[-1].text == "1. Ale\n2. Beere"
+    assert isinstance(rest, Reject)
+    assert rest.id != document.id
+    assert cut[rest.start :] == rest.text
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (
+            '<!DOCTYPE TEI [<!ENTITY a "lol lol lol"><!ENTITY b "&a;&a;&a;&a;">]><TEI><text><p>&b;</p></text></TEI>',
+            "unsafe_xml",
+        ),
+        ('<!DOCTYPE TEI [<!ENTITY s SYSTEM "file:///etc/passwd">]><TEI><text><p>&s;</p></text></TEI>', "unsafe_xml"),
+        ("<TEI>" * 2_000 + "</TEI>" * 2_000, "unsafe_xml"),
+        ("<TEI>" + "<a>" * 20_000, "unsafe_xml"),
+        ("<TEI><text><p>a & b</p></text></TEI>", "malformed_xml"),
+        ('<?xml version="1.0"?><package/>', "unknown_type"),
+        ('<?xml version="1.0"?><package><!-- </package>', "malformed_xml"),
+    ],
+)
+def test_tricks_and_damage_are_rejected(make_raw, body: str, code: str) -> None:
+    found = list(read(make_raw(body, "x.xml")))
+    assert code in [item.code for item in found if isinstance(item, Reject)]
+    assert not any("root:" in item.text for item in found)
+
+
+def test_outside_entities_open_nothing(make_raw, tmp_path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret")
+    body = f'<!DOCTYPE TEI SYSTEM "{secret.as_uri()}" [<!ENTITY % p SYSTEM "{secret.as_uri()}"> %p;]>'
+    (document,) = read(make_raw(f"{body}<TEI><text><p>words &s; here</p></text></TEI>"))
+    assert "secret" not in document.text
+
+
+def test_real_session_of_many_trials(real_data) -> None:
+    path = real_data / "london" / "sample" / "oldbailey-sessions__16770711A.xml"
+    if not path.is_file():
+        pytest.skip("no sample of the sessions here")
+    from caslon.corpus.collect import RawFile
+
+    found = list(read(RawFile("test", path.name, "", path.read_bytes(), "0" * 64)))
+    trials = [item for item in found if isinstance(item, Document) and item.metadata["record_kind"] == "trialAccount"]
+    assert len(trials) == 8
+    for trial in trials:
+        assert not re.search(r"\s[,.;:!?]", trial.text)
+        assert "trialAccount" not in trial.text
