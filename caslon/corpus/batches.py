@@ -33,7 +33,11 @@ from caslon.errors import StorageError
 Step = Callable[[Document], Document | Reject]
 BATCH_BYTES = 1 << 20
 BATCH_FILES = 256
-WORK_DOCUMENT_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("exact", pa.binary())).append(pa.field("bands", pa.binary()))
+PLACE = pa.field("place", pa.int64())  # of a document or reject among all that its batch found
+WORK_REJECT_SCHEMA = REJECT_SCHEMA.append(PLACE)
+WORK_DOCUMENT_SCHEMA = pa.schema(
+    [*DOCUMENT_SCHEMA, PLACE, pa.field("exact", pa.binary()), pa.field("bands", pa.binary())]
+)
 
 
 @dataclass
@@ -159,10 +163,11 @@ def clean(batch: Batch, settings: CorpusSettings, work: Path) -> BatchSummary:
     for raw in batch.raw_files:
         for item in _documents_of(raw, output.counts):
             result = _through(item, steps, output.counts)
+            place = {"place": len(output.rejects) + len(output.documents)}
             if isinstance(result, Reject):
-                output.rejects.append(reject_row(result))
+                output.rejects.append(reject_row(result) | place)
             else:
-                output.documents.append(_work_row(result, settings, output.counts))
+                output.documents.append(_work_row(result, settings, output.counts) | place)
     summary = BatchSummary(
         number=batch.number,
         digest=batch.digest,
@@ -173,7 +178,7 @@ def clean(batch: Batch, settings: CorpusSettings, work: Path) -> BatchSummary:
         raw_files_per_source=dict(Counter(raw.source for raw in batch.raw_files)),
         counts=output.counts,
     )
-    _write(rejects_path(work, batch.number), output.rejects, REJECT_SCHEMA)
+    _write(rejects_path(work, batch.number), output.rejects, WORK_REJECT_SCHEMA)
     schema = WORK_DOCUMENT_SCHEMA.with_metadata({"caslon": summary.to_json()})
     _write(documents_path(work, batch.number), output.documents, schema)
     return summary
@@ -196,7 +201,7 @@ def _repaired(document: Document, long_s: str) -> Document | Reject:
 def _documents_of(raw: RawFile, counts: dict[str, StepCounts]) -> Iterator[Document | Reject]:
     """Yield what the readers find; a reader that fails gives a `step_failed` reject for the rest of the file."""
     count = counts.setdefault("read", StepCounts())
-    found = iter(read(raw))
+    found = _read(raw)
     while True:
         begun = time.perf_counter()
         try:
@@ -204,7 +209,7 @@ def _documents_of(raw: RawFile, counts: dict[str, StepCounts]) -> Iterator[Docum
         except Exception as error:
             text = raw.bytes.decode("utf-8", "replace")
             item = Reject(raw.origin, "read", "step_failed", failure(error), text, 0, len(text))
-            found = iter(())
+            found = _nothing()
         count.seconds += time.perf_counter() - begun
         if item is None:
             return
@@ -218,6 +223,14 @@ def _documents_of(raw: RawFile, counts: dict[str, StepCounts]) -> Iterator[Docum
             count.documents_out += 1
             count.characters_out += characters
         yield item
+
+
+def _read(raw: RawFile) -> Iterator[Document | Reject]:
+    yield from read(raw)
+
+
+def _nothing() -> Iterator[Document | Reject]:
+    yield from ()
 
 
 def _through(item: Document | Reject, steps: dict[str, Step], counts: dict[str, StepCounts]) -> Document | Reject:

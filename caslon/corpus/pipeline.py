@@ -4,6 +4,7 @@ Memory stays bounded: documents wait in batch files, only numbers about them are
 any number of workers and however often it was killed; finished batches are not redone.
 """
 
+import heapq
 import json
 import shutil
 import time
@@ -171,14 +172,11 @@ class BatchStore:
         """Return where a document came from."""
         return Origin("", *(self.value(number, name) for name in ("path", "member", "record"))).address
 
-    def documents(self, batch: BatchSummary) -> Iterator[Document]:
-        """Yield the documents of a batch."""
-        for row in rows_of_file(documents_path(self.work, batch.number), DOCUMENT_SCHEMA.names):
-            yield document_of_row(row)
-
-    def rejects(self, batch: BatchSummary) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a batch's rejects."""
-        yield from rows_of_file(rejects_path(self.work, batch.number))
+    def rows(self, batch: BatchSummary) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a batch's documents and rejects (these have a `code`) in the order they were found."""
+        documents = rows_of_file(documents_path(self.work, batch.number), [*DOCUMENT_SCHEMA.names, "place"])
+        rejects = rows_of_file(rejects_path(self.work, batch.number))
+        yield from heapq.merge(documents, rejects, key=lambda row: int(row["place"]))
 
     def _values(self, batch: int, name: str) -> list[Any]:
         table = pq.read_table(documents_path(self.work, batch), columns=[name], use_threads=False)
@@ -345,9 +343,11 @@ def _write(
     output = _CorpusWriter(folder, totals)
     number = 0
     for batch in store.summaries:
-        for row in store.rejects(batch):
-            output.reject_row(row)
-        for document in store.documents(batch):
+        for row in store.rows(batch):
+            if "code" in row:
+                output.reject_row(row)
+                continue
+            document = document_of_row(row)
             if number in duplicates:
                 output.reject_row(reject_row(_duplicate_reject(document, duplicates[number], store)))
             else:
@@ -409,7 +409,7 @@ class _CorpusWriter:
         self.counts.characters_changed += row["characters"] - covered  # the white space between segments
 
     def reject_row(self, row: dict[str, Any]) -> None:
-        self._rejects.write(row)
+        self._rejects.write({name: row[name] for name in REJECT_SCHEMA.names})
         self._totals.rejects[row["code"]] += 1
 
     def close(self) -> None:
