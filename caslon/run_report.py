@@ -45,6 +45,7 @@ LOG = "events.jsonl"
 LOOKED_AT_REJECTS = 5_000  # of which examples are taken
 EXAMPLES_PER_CODE = 3
 EXAMPLE_CHARACTERS = 300
+SPLITS = ("train", "validation", "test")
 PATH_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "corpus": (("documents", "documents"), ("text_bytes", "bytes"), ("rejected", "rejected")),
     "tokenizer": (("vocab_size", "entries"), ("train_tokens", "training tokens")),
@@ -240,7 +241,9 @@ def _funnel(totals: Json) -> list[Block]:
         return []
     columns = ["step", "documents in", "out", "rejected", "characters in", "out"]
     names = ("documents_in", "documents_out", "documents_rejected", "characters_in", "characters_out")
-    rows = [[step, *(counts.get(name) for name in names)] for step, counts in steps.items()]
+    rows = [[step, *(counts.get(name, 0) for name in names)] for step, counts in steps.items()]
+    # A manifest sorts its keys; each step takes what the one before it let through, so the sizes tell the order.
+    rows.sort(key=lambda row: (-row[1], -row[4], -row[2], -row[5]))
     return [Table(columns, rows, caption="Steps")]
 
 
@@ -251,7 +254,7 @@ def _split_table(totals: Json) -> list[Block]:
     whole = sum(split["characters"] for split in splits.values())
     rows = [
         [name, split["documents"], split["segments"], split["characters"], share(split["characters"], whole)]
-        for name, split in splits.items()
+        for name, split in sorted(splits.items(), key=lambda item: SPLITS.index(item[0]))
     ]
     return [Table(["split", "documents", "segments", "characters", "share"], rows, caption="Splits, by document")]
 

@@ -27,6 +27,7 @@ from caslon.report.page import (
 )
 
 SHOWN_SPANS = 20
+USUAL_TEMPERATURE = 0.7
 SHOWN_SPAN_CHARACTERS = 300
 
 Scores = Mapping[str, Any]
@@ -112,31 +113,35 @@ def score_facts(scores: Scores) -> list[Block]:
 
 
 def ladder(scores: Scores) -> list[Block]:
-    """Return the chart and the table of all rungs and the model, worst first."""
+    """Return the chart of all rungs and the model, worst first; the uniform rung, 8 bits, would dwarf the others."""
     found = scores["baselines"]
-    rows: list[tuple[str, float | None, float | None]] = [
-        (rung["name"], rung["alone"], rung["given_train"]) for rung in found["rungs"]
-    ]
+    rows = [(f"{rung['name']}, given the training text", "given", rung["given_train"]) for rung in found["rungs"]]
+    rows += [(f"{rung['name']}, alone", "alone", rung["alone"]) for rung in found["rungs"] if rung["name"] != "uniform"]
     if "bits_per_byte" in scores:
-        rows.append(("this model", None, scores["bits_per_byte"]["value"]))
-    rows.sort(key=lambda row: -min(value for value in row[1:] if value is not None))
-    names = [row[0] for row in rows]
+        rows.append(("this model", "model", scores["bits_per_byte"]["value"]))
+    rows = sorted((row for row in rows if row[2] is not None), key=lambda row: -row[2])
+    kinds = {"model": "this model", "given": "given the training text", "alone": "the test text alone"}
+    series = [
+        Series(
+            label, [row[2] if row[1] == kind else None for row in rows], [row[0] for row in rows], unit="bits per byte"
+        )
+        for kind, label in kinds.items()
+    ]
     caption = (
-        f"Lower is better; all on the same {found['test_bytes']:,} bytes. "
-        f"'Given the training text' means {found['train_bytes']:,} bytes of it."
+        f"Lower is better; all on the same {found['test_bytes']:,} bytes. The training text given to n-gram models and "
+        f"compressors has {found['train_bytes']:,} bytes. Bytes without any model cost 8 bits."
     )
-    chart = Chart(
-        "Bits per byte beside the baselines",
-        [
-            Series("given the training text", [row[2] for row in rows], names, unit="bits per byte"),
-            Series("the test text alone", [row[1] for row in rows], names, unit="bits per byte"),
-        ],
-        kind="bar",
-        horizontal=True,
-        y_label="bits per byte",
-        caption=caption,
-    )
-    return [chart]
+    return [
+        Chart(
+            "Bits per byte beside the baselines",
+            series,
+            kind="bar",
+            horizontal=True,
+            stacked=True,
+            y_label="bits per byte",
+            caption=caption,
+        )
+    ]
 
 
 def written(scores: Scores, samples: Written) -> list[Block]:
@@ -147,7 +152,11 @@ def written(scores: Scores, samples: Written) -> list[Block]:
     ]
     columns = ["temperature", "texts", "ended by themselves", "distinct three-word runs", "repeated four-word runs"]
     shown = [SampleText(f"{sample['temperature']:g}", sample["prompt"], sample["text"]) for sample in samples]
-    return [Samples(shown, "temperature"), Table(columns, rows, caption="Shares of all texts at a temperature")]
+    usual = min((row[0] for row in rows), key=lambda temperature: abs(temperature - USUAL_TEMPERATURE))
+    return [
+        Samples(shown, "temperature", shown=f"{usual:g}"),
+        Table(columns, rows, caption="Shares of all texts at a temperature"),
+    ]
 
 
 def copied(scores: Scores, samples: Written) -> list[Block]:

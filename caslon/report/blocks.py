@@ -122,6 +122,7 @@ class Samples:
 
     samples: Sequence[SampleText]
     slider_label: str = "step"
+    shown: str = ""  # the label to begin with; the last one when empty
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,21 @@ def _layout(chart: Chart) -> dict[str, Any]:
         "showlegend": len(chart.series) > 1,
         "meta": {"levels": [{"name": _plain(level.name), "value": _finite(level.value)} for level in chart.levels]},
     }
+    if chart.levels and not chart.y_log:
+        y_axis["range"] = _room_for_levels(chart)
     if chart.horizontal:
         layout["height"] = max(160, 64 + 26 * max((len(series.y) for series in chart.series), default=0))
     return layout
+
+
+def _room_for_levels(chart: Chart) -> list[float]:
+    """Return a range of the vertical axis that keeps lines and their names clear of its ends."""
+    drawn = (_finite(value) for series in chart.series for value in series.y)
+    values = [float(value) for value in drawn if value is not None]
+    values += [level.value for level in chart.levels]
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 0.5
+    return [low - margin, high + margin]
 
 
 def _bar_mode(chart: Chart) -> str:

@@ -57,7 +57,7 @@ def _gap(values: dict[str, Points]) -> dict[str, Points]:
 def sample_block(log: Path) -> Samples | None:
     """Return what the model wrote at each step, under one slider, or None when it wrote nothing."""
     texts = [
-        SampleText(f"step {record['step']:,}", record["prompt"], record["text"])
+        SampleText(f"{record['step']:,}", record["prompt"], record["text"])
         for record in read_events(log)
         if record["kind"] == Sample.kind
     ]

@@ -88,6 +88,7 @@ def page_html(page: Page) -> str:
         "numeric_columns": numeric_columns,
         "readable": readable,
         "sample_groups": sample_groups,
+        "shown_group": shown_group,
     }
     plotly = plotly_script() if any(_charts(page)) else ""
     return environment.get_template("page.html").render(
@@ -124,6 +125,12 @@ def sample_groups(samples: Samples) -> list[tuple[str, list[SampleText]]]:
     for sample in samples.samples:
         groups.setdefault(sample.label, []).append(sample)
     return list(groups.items())
+
+
+def shown_group(samples: Samples) -> int:
+    """Return the place of the group a reader sees first."""
+    labels = [label for label, _ in sample_groups(samples)]
+    return labels.index(samples.shown) if samples.shown in labels else len(labels) - 1
 
 
 def _charts(page: Page) -> Iterator[Chart]:

@@ -136,3 +136,11 @@ def test_headings_and_charts_can_be_read_aloud(hostile):
     charts = [attributes for _, attributes in tags if (attributes.get("class") or "").startswith("chart")]
     assert charts
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
+
+
+def test_samples_begin_at_the_wanted_label():
+    texts = [SampleText(label, "p", f"text {label}") for label in ("0", "0.7", "1.3")]
+    assert page_module.shown_group(Samples(texts, shown="0.7")) == 1
+    assert page_module.shown_group(Samples(texts)) == 2
+    html = page_html(Page("t", "s", [Section("a", [Samples(texts, shown="0.7")])]))
+    assert re.findall(r'data-label="([\d.]+)"( hidden)?', html) == [("0", " hidden"), ("0.7", ""), ("1.3", " hidden")]
