@@ -116,6 +116,13 @@ def _runs(text: str, words: int) -> list[tuple[str, ...]]:
     return [tuple(parts[start : start + words]) for start in range(len(parts) - words + 1)]
 
 
+def spread(texts: Sequence[str], count: int) -> list[str]:
+    """Return `count` texts from all over a sequence (all, where it is shorter): neighbours are often alike."""
+    if len(texts) <= count:
+        return list(texts)
+    return [texts[number * len(texts) // count] for number in range(count)]
+
+
 def opening(text: str, characters: int = OPENING_CHARACTERS) -> str:
     """Return the start of a text up to a whole word, without the space after it."""
     start = text.lstrip()[: characters + 1]

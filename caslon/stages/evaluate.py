@@ -211,10 +211,10 @@ def _samples(
     context: StageContext, model: "ModelFolder", scored: _ScoredText
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from caslon.engine.engine import Engine
-    from caslon.evaluate.samples import opening, sweep, sweep_rows
+    from caslon.evaluate.samples import opening, spread, sweep, sweep_rows
 
     settings: EvaluateSettings = context.settings
-    prompts = settings.prompts or tuple(opening(text) for text in scored.texts[: settings.prompt_count])
+    prompts = settings.prompts or [opening(text) for text in spread(scored.texts, settings.prompt_count)]
     engine = Engine(model.load(), model.tokenizer(), generation_config=model.generation_config)
     try:
         context.events.progress("write samples", 0, 0, "texts")
@@ -238,13 +238,14 @@ def _samples(
 def _spans(
     context: StageContext, texts: "Sequence[WrittenText]", scored: _ScoredText
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from caslon.evaluate.samples import spread
     from caslon.evaluate.spans import TrainingText, copied_spans, coverage
 
     settings: EvaluateSettings = context.settings
     context.events.progress("index training text", 0, 0, "bytes")
     training = TrainingText(_training_documents(context))
     spans = [copied_spans(training, text.text, fewest_words=settings.span_words) for text in texts]
-    human = [text[: 4 * settings.sample_tokens] for text in scored.texts[: len(texts)]]
+    human = [text[: 4 * settings.sample_tokens] for text in spread(scored.texts, len(texts))]
     human_spans = [copied_spans(training, text, fewest_words=settings.span_words) for text in human]
     samples = [
         {**asdict(text), "copied_share": coverage(text.text, found), "spans": [asdict(span) for span in found]}

@@ -1,6 +1,6 @@
 import pytest
 
-from caslon.evaluate.samples import WrittenText, distinct_share, opening, repeated_share, sweep_rows
+from caslon.evaluate.samples import WrittenText, distinct_share, opening, repeated_share, spread, sweep_rows
 
 
 def text(words: str, temperature: float, reason: str = "length") -> WrittenText:
@@ -24,3 +24,8 @@ def test_an_opening_ends_with_a_word():
     assert opening("one two three", 7) == "one two"
     assert opening("short", 60) == "short"
     assert opening("x" * 100, 60) == "x" * 60
+
+
+def test_spread_takes_texts_from_everywhere():
+    assert spread(list("abcdefgh"), 4) == ["a", "c", "e", "g"]
+    assert spread(["a", "b"], 4) == ["a", "b"]
