@@ -19,6 +19,7 @@ from caslon.errors import StorageError, UserError
 WORD = re.compile(r"\w+")
 ANCHOR_WORDS = 6  # words that are looked for at both ends of a passage
 TAG_OR_GAP = r"(?:<[^>]*>|&[#\w]+;|[^\w<&])*"
+HYPHEN = r"(?:[\u00ad∣]\s*|[¬-]\n\s*)?"  # what a line's end put into a word
 
 
 @dataclass(frozen=True)
@@ -121,29 +122,37 @@ def why(identifier: str, corpus_folder: Path) -> Fate:
 
 
 def narrowed(raw: str, start: int, end: int, text: str) -> tuple[int, int]:
-    """Return the part of `raw[start:end]` from the first to the last words of `text`, or the whole range.
+    """Return the part of `raw[start:end]` that holds the words of `text`, or the whole range.
 
-    Tags, white space and hyphens between the words do not matter; when the words cannot be found again (they were repaired)
-    the range stays as wide as it was.
+    Tags, white space, long s and hyphens at line ends do not matter. Words that were repaired otherwise cannot be found
+    again; then the range goes from the first words that are found to the last, or stays as wide as it was.
     """
     if end - start == len(text):
         return start, end
     words = WORD.findall(text)
-    head = _anchor(words[:ANCHOR_WORDS]).search(raw, start, end)
+    whole = _pattern(words).search(raw, start, end)
+    if whole:
+        return whole.start(), _with_punctuation(raw, whole.end(), end)
+    head = _pattern(words[:ANCHOR_WORDS]).search(raw, start, end)
     low = head.start() if head else start
-    tail = None
-    for match in _anchor(words[-ANCHOR_WORDS:]).finditer(raw, low, end):
-        tail = match
-        if match.end() - low >= len(text):
+    high = end
+    for match in _pattern(words[-ANCHOR_WORDS:]).finditer(raw, low, end):
+        high = _with_punctuation(raw, match.end(), end)
+        if high - low >= len(text):
             break
-    high = tail.end() if tail else end
-    while high < end and not raw[high].isspace() and raw[high] not in "<&":
-        high += 1  # closing punctuation
     return (low, high) if low < high else (start, end)
 
 
-def _anchor(words: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(TAG_OR_GAP.join(re.escape(word) for word in words) if words else r"(?!)")
+def _with_punctuation(raw: str, place: int, end: int) -> int:
+    while place < end and not raw[place].isspace() and raw[place] not in "<&":
+        place += 1
+    return place
+
+
+def _pattern(words: Sequence[str]) -> re.Pattern[str]:
+    """Return what finds the words in a row, whatever markup and line ends stand between and in them."""
+    spelled = (HYPHEN.join("[sſ]" if letter == "s" else re.escape(letter) for letter in word) for word in words)
+    return re.compile(TAG_OR_GAP.join(spelled) if words else r"(?!)")
 
 
 def _range(item: Segment | Document) -> tuple[int, int]:
