@@ -120,6 +120,16 @@ def test_old_bailey_records_are_a_switch(make_raw) -> None:
     assert [document.origin.record for document in documents] == ["s1"]
 
 
+def test_a_trial_inside_another_division_is_a_record_of_its_own(make_raw) -> None:
+    nested = SESSION.replace("<p>Death: 2</p>", "<p>Death: 2</p>" + TRIAL.format(n=3) + "<p>Whipt: 1</p>")
+    found = list(read(make_raw(nested)))
+    assert [item.origin.record for item in found] == ["f1", "t1", "t2", "t3", "s1"]
+    inline = SESSION.replace(
+        "THE PROCEEDINGS", 'They called <div1 type="supplementaryMaterial" id="x">the Maid</div1>.'
+    )
+    assert next(read(make_raw(inline))).text == "They called the Maid."
+
+
 def test_cut_off_session_keeps_its_whole_records(make_raw) -> None:
     cut = SESSION[: SESSION.index("2. <persName") + 150]
     found = list(read(make_raw(cut)))

@@ -1,6 +1,7 @@
 """Building blocks out of markup: collects text, line breaks and borders, and gives paragraphs with their places."""
 
 import re
+from collections.abc import Iterable
 
 from caslon.corpus.document import Block
 
@@ -13,8 +14,8 @@ BEFORE_POINT = re.compile(r"\s+(?=[,.;:!?)\]])")
 class BlockBuilder:
     """The text of one document as it grows."""
 
-    def __init__(self, *, close_up_points: bool = False) -> None:
-        self.blocks: list[Block] = []
+    def __init__(self, blocks: Iterable[Block] = (), *, close_up_points: bool = False) -> None:
+        self.blocks: list[Block] = list(blocks)
         self.close_up_points = close_up_points  # take out white space before punctuation
         self._parts: list[str] = []
         self._start = 0

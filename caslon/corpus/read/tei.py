@@ -6,7 +6,7 @@ Of a file that breaks off, the whole blocks and records are kept and the rest is
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.entities import html5
 from typing import Any
 
@@ -106,6 +106,15 @@ class _RootName:
     def entity(self, name: str) -> None: ...
 
 
+@dataclass(frozen=True)
+class _OpenRecord:
+    """A division of an Old Bailey paper that is being read."""
+
+    facts: OldBaileyRecord
+    start: int  # in characters
+    outer: BlockBuilder  # of the text around it
+
+
 class _Reading:
     """One file on its way through: takes the events of the walk and collects finished documents."""
 
@@ -117,11 +126,9 @@ class _Reading:
         self._source = source
         self._finished: list[Extracted | Reject] = []
         self._builder = BlockBuilder()
-        self._outer = self._builder  # of the text outside records
         self._header = TeiHeader()
         self._paper: OldBaileyRecord | None = None
-        self._record: OldBaileyRecord | None = None
-        self._left_out = ("", "", 0)  # id, kind and place of an open division that the settings leave out
+        self._records: list[_OpenRecord] = []  # now and then a trial stands inside another division
         self._open: list[tuple[str, str]] = []  # name and action of every open element
         self._dropped = 0  # open elements from the outermost dropped one on
         self._held = 0  # open elements that hold running text
@@ -155,7 +162,7 @@ class _Reading:
             if self._in_header:
                 self._header.end()
             if not self._dropped:
-                self._end_dropped(place)
+                self._end_dropped()
             return
         name, action = self._open.pop()
         if name in HOLDERS:
@@ -200,7 +207,7 @@ class _Reading:
 
     def break_off(self) -> None:
         """Finish with what is whole: an open record is not, nor is an open block."""
-        if self._record is None:
+        if not self._records:
             self._finish_file()
 
     # --- elements ------------------------------------------------------------------------------------------------------
@@ -225,11 +232,11 @@ class _Reading:
         kind = attributes.get("type", attributes.get("TYPE", ""))
         if name == "div0" and kind in OLD_BAILEY:
             self._paper = OldBaileyRecord(attributes.get("id", ""), kind)
-            self._builder = self._outer = BlockBuilder(close_up_points=True)
+            self._builder = BlockBuilder(self._builder.blocks, close_up_points=True)
         elif name == "div1" and self._paper is not None and self._paper.kind == "sessionsPaper":
-            if kind in self.settings.old_bailey_records:
+            if kind in self.settings.old_bailey_records or not self._records:
                 return "record"
-            return "leave_out"
+            return "padded"  # one that begins in the middle of another's sentence
         return "block"
 
     def _act(self, action: str, name: str, attributes: dict[str, str], place: int) -> None:
@@ -244,7 +251,7 @@ class _Reading:
             self._builder.add("\u00ad")
         elif action == "record":
             self._start_record(attributes, place)
-        elif action in ("drop", "header", "note", "gap", "leave_out"):
+        elif action in ("drop", "header", "note", "gap"):
             self._start_drop(action, name, attributes, place)
 
     def _start_drop(self, action: str, name: str, attributes: dict[str, str], place: int) -> None:
@@ -259,9 +266,6 @@ class _Reading:
             self._note_place = self._places.character_at(place)
         elif action == "header":
             self._in_header = True
-        elif action == "leave_out":
-            at = self._places.character_at(place)
-            self._left_out = (attributes.get("id", "") or f"at-{at}", attributes.get("type", ""), at)
         elif name == "interp":
             self._interpret(attributes)
 
@@ -273,10 +277,8 @@ class _Reading:
             joins = name == "g" and attributes.get("ref") in JOINING_GLYPHS
             self._note.append("\u00ad" if joins else "" if ACTION_OF.get(name, "inline") == "inline" else " ")
 
-    def _end_dropped(self, place: int) -> None:
+    def _end_dropped(self) -> None:
         self._in_header = False
-        if self._left_out[0]:
-            self._leave_out(place)
         if self._note is None:
             return
         note = BlockBuilder()
@@ -300,47 +302,57 @@ class _Reading:
 
     def _border(self, place: int) -> None:
         at = self._places.character_at(place)
-        if self._builder.border(at) is not None and self._record is None:
+        if self._builder.border(at) is not None and not self._records:
             self.whole_until = at
 
     # --- documents -----------------------------------------------------------------------------------------------------
 
     def _start_record(self, attributes: dict[str, str], place: int) -> None:
-        self._border(place)
-        self._record = OldBaileyRecord(attributes.get("id", ""), attributes.get("type", ""))
+        if not self._records:
+            self._border(place)
+        start = self._places.character_at(place)
+        facts = OldBaileyRecord(attributes.get("id", "") or f"at-{start}", attributes.get("type", ""))
+        self._records.append(_OpenRecord(facts, start, self._builder))
         self._builder = BlockBuilder(close_up_points=True)
         self._border(place)
 
     def _end_record(self, place: int) -> None:
-        assert self._record is not None and self._paper is not None
-        record, self._record = self._record, None
-        self._finished.append(
-            Extracted(
-                blocks=tuple(self._builder.blocks),
-                title=record.title(),
-                year=record.year() or self._paper.year(),
-                record=record.id,
-                group=f"old-bailey:{self._paper.id}",
-                metadata={**record.metadata(), "session": self._paper.id, **self._asides()},
-            )
-        )
-        self._builder = self._outer
-        self._border(place)
-        self.whole_until = self._places.character_at(place)
-
-    def _leave_out(self, place: int) -> None:
-        (identifier, kind, start), self._left_out = self._left_out, ("", "", 0)
+        opened = self._records.pop()
         end = self._places.character_at(place)
-        reason = f"a division of type '{kind}'; documents are made of {', '.join(self.settings.old_bailey_records)}"
-        origin = replace(self._source.origin, record=identifier)
-        text = self._source.text[start:end]
-        self._finished.append(Reject(origin, STEP, "source_surplus", reason, text, start, end))
+        if opened.facts.kind in self.settings.old_bailey_records:
+            self._finished.append(self._record_document(opened.facts))
+        else:
+            self._finished.append(self._left_out(opened, end))
+        self._builder = opened.outer
+        if self._records:
+            self._builder.space()
+        else:
+            self._border(place)
+            self.whole_until = end
+
+    def _record_document(self, record: OldBaileyRecord) -> Extracted:
+        assert self._paper is not None
+        return Extracted(
+            blocks=tuple(self._builder.blocks),
+            title=record.title(),
+            year=record.year() or self._paper.year(),
+            record=record.id,
+            group=f"old-bailey:{self._paper.id}",
+            metadata={**record.metadata(), "session": self._paper.id, **self._asides()},
+        )
+
+    def _left_out(self, opened: "_OpenRecord", end: int) -> Reject:
+        kinds = ", ".join(self.settings.old_bailey_records)
+        reason = f"a division of type '{opened.facts.kind}'; documents are made of {kinds}"
+        origin = replace(self._source.origin, record=opened.facts.id)
+        text = self._source.text[opened.start : end]
+        self._asides()
+        return Reject(origin, STEP, "source_surplus", reason, text, opened.start, end)
 
     def _interpret(self, attributes: dict[str, str]) -> None:
-        for record in (self._record, self._paper):
-            if record is not None:
-                record.interpret(attributes.get("inst", ""), attributes.get("type", ""), attributes.get("value", ""))
-                return
+        record = self._records[-1].facts if self._records else self._paper
+        if record is not None:
+            record.interpret(attributes.get("inst", ""), attributes.get("type", ""), attributes.get("value", ""))
 
     def _finish_file(self) -> None:
         """Finish the text outside records: all of it in most files."""
@@ -352,7 +364,7 @@ class _Reading:
             year = paper.year()
         self._finished.append(
             Extracted(
-                blocks=tuple(self._outer.blocks),
+                blocks=tuple(self._builder.blocks),
                 title=self._header.title_text(),
                 year=year,
                 record=paper.id if paper is not None else "",
