@@ -5,7 +5,6 @@ import binascii
 import hashlib
 import hmac
 import math
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -19,13 +18,6 @@ from caslon.server.errors import SERVER_ERROR, Refused
 from caslon.server.settings import LOOPBACK_HOSTS, ServerSettings
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/version"})
-KEY_PREFIX = "sk-caslon-"
-
-
-def new_key() -> tuple[str, str]:
-    """Return a fresh key, to be shown once, and its SHA-256, to be kept."""
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
-    return key, key_digest(key)
 
 
 def key_digest(key: str) -> str:

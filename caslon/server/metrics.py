@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from caslon.engine.request import Completion, Piece, Times
+from caslon.engine.request import Piece, Times
 
 SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 LONG_SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
@@ -107,11 +107,14 @@ class ServerMetrics:
 
 @dataclass
 class AnswerClock:
-    """Takes the times of one answer as its pieces come."""
+    """Takes the times and counts of one answer as its pieces come."""
 
     metrics: ServerMetrics
+    prompt_tokens: int
     received: float = field(default_factory=time.perf_counter)
     last_token: float | None = None
+    tokens: int = 0
+    phases_known: bool = False
 
     def piece(self, piece: Piece) -> None:
         """Note a piece; one without tokens is none."""
@@ -123,20 +126,22 @@ class AnswerClock:
         else:
             self.metrics.between_tokens.observe((now - self.last_token) / len(piece.ids))
         self.last_token = now
+        self.tokens += len(piece.ids)
 
-    def end(self, completion: Completion) -> None:
+    def end(self, finish_reason: str) -> None:
         """Note the end, whatever the reason."""
         self.metrics.whole.observe(time.perf_counter() - self.received)
-        self.metrics.ended(completion.finish_reason)
-        self.metrics.prompt_tokens.inc(completion.prompt_tokens)
-        self.metrics.generation_tokens.inc(len(completion.ids))
-        self.metrics.prompt_sizes.observe(completion.prompt_tokens)
-        self.metrics.answer_sizes.observe(len(completion.ids))
-        self._phases(completion.times)
+        self.metrics.ended(finish_reason)
+        self.metrics.prompt_tokens.inc(self.prompt_tokens)
+        self.metrics.generation_tokens.inc(self.tokens)
+        self.metrics.prompt_sizes.observe(self.prompt_tokens)
+        self.metrics.answer_sizes.observe(self.tokens)
 
-    def _phases(self, times: Times) -> None:
-        if times.queued is None:
+    def phases(self, times: Times) -> None:
+        """Note how the engine spent the time; a second call changes nothing."""
+        if self.phases_known or times.queued is None:
             return
+        self.phases_known = True
         self.metrics.queue.observe(times.queued)
         if times.first_token is not None:
             self.metrics.prefill.observe(times.first_token - times.queued)

@@ -23,7 +23,7 @@ Message = Mapping[str, Any]
 
 
 class Answer:
-    """One answer on its way. The engine's thread hands its pieces on; at its end it is counted and leaves the queue."""
+    """One answer on its way. The engine's thread hands its pieces on; with the last one it is counted and leaves the queue."""
 
     def __init__(self, clock: AnswerClock, on_piece: OnPiece, on_end: Callable[["Answer"], None]) -> None:
         self._clock = clock
@@ -31,40 +31,31 @@ class Answer:
         self._on_end = on_end
         self._handle: Handle | None = None
         self._ended = False
-        self._lock = threading.Lock()
 
     def attach(self, handle: Handle) -> None:
         """Take the engine's handle, which is only there when the first pieces may already have come."""
-        with self._lock:
-            self._handle = handle
-            ended = self._ended
-        if ended:
-            self._close(handle)
+        self._handle = handle
 
     def receive(self, piece: Piece) -> None:
         """Take a piece from the engine's thread; the last one has a finish reason."""
         self._clock.piece(piece)
         if piece.finish_reason is not None:
-            with self._lock:
-                self._ended = True
-                handle = self._handle
-            if handle is not None:
-                self._close(handle)
+            self._ended = True
+            self._clock.end(piece.finish_reason)
+            self._on_end(self)
         self._on_piece(piece)
 
     def result(self) -> Completion:
-        """Return the whole answer, once its last piece has come."""
+        """Return the whole answer. After its last piece has come this does not wait."""
         assert self._handle is not None, "the answer was never started"
-        return self._handle.result()
+        completion = self._handle.result()
+        self._clock.phases(completion.times)
+        return completion
 
     def cancel(self) -> None:
         """Stop the answer within one step of the engine; harmless after its end."""
         if self._handle is not None and not self._ended:
             self._handle.cancel()
-
-    def _close(self, handle: Handle) -> None:
-        self._clock.end(handle.result())
-        self._on_end(self)
 
 
 class Service:
@@ -130,7 +121,8 @@ class Service:
         """
         self.admission.enter(len(prompts))
         answers = [
-            Answer(AnswerClock(self.metrics), partial(on_piece, index), self._ended) for index in range(len(prompts))
+            Answer(AnswerClock(self.metrics, len(prompt)), partial(on_piece, index), self._ended)
+            for index, prompt in enumerate(prompts)
         ]
         with self._lock:
             self._open.update(answers)

@@ -16,7 +16,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from caslon.engine.request import Piece, SamplingParams
-from caslon.errors import CaslonError
+from caslon.errors import CaslonError, UserError
 from caslon.server.errors import Refused, refused_from
 from caslon.server.service import Answer, Service
 from caslon.ui.tokens import TokenView, facts_line, problem_line
@@ -24,10 +24,26 @@ from caslon.ui.tokens import TokenView, facts_line, problem_line
 ALTERNATIVES = 6  # shown for each token
 REFRESH_SECONDS = 0.08  # a browser need not draw more often
 MOST_AT_ONCE = 64
-START_TEMPERATURE = 0.8  # small models read better a little below 1
+START_TEMPERATURE = 0.8  # a page is for trying things: always the likeliest token would show one answer only
 EMPTY = '<div class="answer"><span class="empty">The model’s text appears here. Point at a token to see its rivals.</span></div>'
 LEGEND = '<div class="legend">sure <i></i> surprised</div>'
 EXAMPLE = "def read_lines(path):\n"
+
+# Printer's red-brown, from paper to ink.
+RUST = gr.themes.Color(
+    c50="#fdf5f0",
+    c100="#fae6da",
+    c200="#f3cbb3",
+    c300="#e8a680",
+    c400="#d97d4a",
+    c500="#c2571a",
+    c600="#b04c15",
+    c700="#9a4413",
+    c800="#7d370f",
+    c900="#5f2b0d",
+    c950="#3d1b08",
+    name="rust",
+)
 
 Turns = list[dict[str, Any]]
 Values = tuple[float | str | None, ...]
@@ -150,11 +166,18 @@ class Playground:
         chosen: dict[str, Any] = dict(zip((*names, "frequency_penalty", "seed", "stop"), values, strict=True))
         for name in ("max_tokens", "top_k"):
             chosen[name] = int(chosen[name])
-        chosen["seed"] = None if chosen["seed"] is None else int(chosen["seed"])
+        chosen["seed"] = _seed(str(chosen["seed"] or ""))
         # Written one on a line, with \n for a line end.
         stops = str(chosen["stop"] or "").splitlines()
         chosen["stop"] = tuple(stop.replace("\\n", "\n") for stop in stops if stop)
         return self.service.engine.params(**chosen, logprobs=logprobs)
+
+
+def _seed(text: str) -> int | None:
+    try:
+        return int(text) if text.strip() else None
+    except ValueError:
+        raise UserError(f"the seed '{text}' is not a whole number", fix="clear it for a new one each time") from None
 
 
 REASONS = {
@@ -200,24 +223,36 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
 def theme() -> gr.themes.Base:
     """Return a quiet theme in the system's own fonts."""
     return gr.themes.Base(
-        primary_hue="orange",
+        primary_hue=RUST,
         neutral_hue="stone",
         radius_size="sm",
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
     ).set(
-        button_primary_background_fill="#9a4413",
-        button_primary_background_fill_hover="#7d370f",
+        block_border_width="0px",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_padding="10px 0px",
+        block_label_border_width="0px",
+        input_background_fill="*background_fill_primary",
+        input_background_fill_dark="*neutral_900",
+        input_border_width="1px",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
         button_primary_text_color="#ffffff",
-        block_label_text_weight="500",
+        button_large_text_weight="500",
+        button_large_text_size="*text_md",
+        button_large_padding="8px 18px",
+        slider_color="*primary_600",
     )
 
 
 def playground(service: Service) -> gr.Blocks:
     """Return the page."""
     page = Playground(service)
-    with gr.Blocks(title=f"caslon · {service.model_name}", analytics_enabled=False) as blocks:
-        gr.HTML(_masthead(service))
+    blocks: gr.Blocks = gr.Blocks(title=f"caslon · {service.model_name}", analytics_enabled=False)
+    with blocks:
+        gr.HTML(_masthead(service), padding=False)
         with gr.Tabs():
             with gr.Tab("Completion"):
                 _completion_tab(page)
@@ -241,10 +276,11 @@ def _completion_tab(page: Playground) -> None:
         with gr.Column(scale=7, min_width=360):
             prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=5, max_lines=14, autofocus=True)
             with gr.Row():
-                go = gr.Button("Generate", variant="primary")
-                stop = gr.Button("Stop")
-            output = gr.HTML(EMPTY, elem_classes="answer-box")
-            facts = gr.HTML(LEGEND)
+                go = gr.Button("Generate", variant="primary", min_width=120)
+                stop = gr.Button("Stop", min_width=80)
+            output = gr.HTML(EMPTY, padding=False)
+            facts = gr.HTML(padding=False)
+            gr.HTML(LEGEND, padding=False)
         with gr.Column(scale=3, min_width=240):
             controls = _controls(page.service, min(128, page.service.context))
     gr.on([go.click, prompt.submit], page.complete, [prompt, *controls], [output, facts], show_progress="hidden")
@@ -258,11 +294,11 @@ def _chat_tab(page: Playground) -> None:
             turns = gr.Chatbot(label="Conversation", height=460, render_markdown=False, buttons=["copy"])
             text = gr.Textbox(label="Message", placeholder="Ask something", lines=1, max_lines=8)
             with gr.Row():
-                send = gr.Button("Send", variant="primary")
-                stop = gr.Button("Stop")
-                retry = gr.Button("Retry")
-                clear = gr.Button("Clear")
-            facts = gr.HTML()
+                send = gr.Button("Send", variant="primary", min_width=120)
+                stop = gr.Button("Stop", min_width=80)
+                retry = gr.Button("Retry", min_width=80)
+                clear = gr.Button("Clear", min_width=80)
+            facts = gr.HTML(padding=False)
         with gr.Column(scale=3, min_width=240):
             system = gr.Textbox(label="System message", lines=2, max_lines=6)
             controls = _controls(page.service, min(256, page.service.context // 2))
@@ -283,7 +319,7 @@ def _controls(service: Service, max_tokens: int) -> list[gr.components.Component
         gr.Slider(
             0,
             2,
-            min(given.temperature, START_TEMPERATURE),
+            START_TEMPERATURE,
             step=0.05,
             label="Temperature",
             info="0 takes the likeliest",
@@ -299,7 +335,7 @@ def _controls(service: Service, max_tokens: int) -> list[gr.components.Component
             gr.Slider(-2, 2, 0, step=0.1, label="Frequency penalty"),
         ]
     tail = [
-        gr.Number(None, label="Seed", precision=0, info="empty: a new one each time"),
-        gr.Textbox("", label="Stop at", lines=1, max_lines=4, info="one on a line; \\n for a line end"),
+        gr.Textbox("", label="Seed", lines=1, max_lines=1, placeholder="a new one each time"),
+        gr.Textbox("", label="Stop at", lines=1, max_lines=4, placeholder="one on a line, \\n for a line end"),
     ]
     return [*shown, *hidden, *tail]

@@ -90,13 +90,12 @@ class LocalModel:
 
     def complete(self, prompt: str, params: Mapping[str, Any], written: Written) -> Generator[str, None, None]:
         """Yield the continuation of a prompt."""
-        tokenizer = self.engine.tokenizer
-        return self._written(params, tokenizer.encode(prompt) or [tokenizer.end_of_text_id], written)
+        # No text at all is the start of a document: the end mark of the one before.
+        ids = self.engine.prompt_ids(prompt) or [self.engine.tokenizer.end_of_text_id]
+        return self._written(params, ids, written)
 
     def _written(self, params: Mapping[str, Any], ids: Sequence[int], written: Written) -> Generator[str, None, None]:
-        from caslon.engine.request import SamplingParams
-
-        handle = self.engine.submit(ids, SamplingParams(**params))
+        handle = self.engine.submit(ids, self.engine.params(**params))
         try:
             for piece in handle:
                 written.text += piece.text

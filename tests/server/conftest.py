@@ -62,8 +62,8 @@ class SimulatedHandle:
             shown += stream.finish()
         self.text = stream.text
         self.engine.finished.append(self.reason)
-        self.done.set()
         self.on_piece(Piece(shown, tuple(self.ids[sent:]), self._logprobs(sent), self.reason))
+        self.done.set()  # after the last piece, as in the engine
 
     def _logprobs(self, start: int) -> tuple[TokenLogprob, ...]:
         if self.params.logprobs is None:
