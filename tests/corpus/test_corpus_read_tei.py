@@ -17,7 +17,7 @@ P5 = """<?xml version="1.0" encoding="UTF-8"?>
 <list><item><label>1.</label> Ale</item><label>2.</label><item>Beere</item></list>
 <table><row><cell>St. Anne</cell><cell>12</cell></row><row><cell>St. Alban</cell><cell>9</cell></row></table>
 <sp><speaker>Macbeth.</speaker><stage>Aside</stage><l>So foule</l><p>and faire.</p></sp>
-<stage>Exeunt.</stage></div></body></text></TEI>"""
+<stage>Exeunt.</stage><castList><castItem><role>BIRON</role><roleDesc>a lord</roleDesc></castItem></castList></div></body></text></TEI>"""
 
 P3 = """<?xml version="1.0"?>
 <!DOCTYPE ETS SYSTEM "http://www.lib.umich.edu/tcp/docs/code/eebo2prf.xml.dtd">
@@ -40,7 +40,7 @@ TRIAL = """<div1 type="trialAccount" id="t{n}"><interp inst="t{n}" type="date" v
    Atkins <interp inst="t{n}-defend1" type="surname" value="Atkins"/><interp inst="t{n}-defend1" type="given" value="Lydia"/>
    <interp inst="t{n}-defend1" type="gender" value="female"/></persName>
    , was indicted for <rs type="offenceDescription"><interp inst="o" type="offenceCategory" value="theft"/>stealing
-   </rs> , value 5 s. <rs><interp inst="v" type="verdictCategory" value="guilty"/> Guilty </rs>.<note>[Death.]</note>
+   </rs> , value 5 s. <rs><interp inst="v" type="verdictCategory" value="guilty"/> Guilty </rs>.<note>[Death.]</note></p><p>.)
    <join result="x" targets="a b"/><xptr type="pageFacsimile" doc="1"/></p></div1>"""
 SESSION = (
     '<?xml version="1.0" encoding="UTF-8"?><TEI.2><text><body><div0 type="sessionsPaper" id="17401204">'
@@ -66,6 +66,7 @@ def test_p5_blocks(make_raw) -> None:
         "St. Anne 12\nSt. Alban 9",
         "Macbeth.\nAside\nSo foule\nand faire.",
         "Exeunt.",
+        "BIRON a lord",
     ]
     assert (document.title, document.year) == ("A Survay of London", 1603)
     assert document.metadata["author"] == "Stow, John"
@@ -103,7 +104,7 @@ def test_old_bailey_gives_a_document_per_record(make_raw) -> None:
     documents = [item for item in found if isinstance(item, Document)]
     assert [document.origin.record for document in documents] == ["f1", "t1", "t2"]
     trial = documents[1]
-    assert trial.text == "1. Lydia Atkins, was indicted for stealing, value 5 s. Guilty."
+    assert trial.text == "1. Lydia Atkins, was indicted for stealing, value 5 s. Guilty..)"
     assert (trial.title, trial.year, trial.group) == ("Trial of Lydia Atkins", 1740, "old-bailey:17401204")
     assert trial.metadata["offences"] == ["theft"]
     assert trial.metadata["verdicts"] == ["guilty"]

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from caslon.corpus.document import Block
 
 LINE = "\x00"  # a line break that is meant; source line ends are mere white space
 SPACE = "\x01"  # a space that is meant, in preformatted text
 JOIN = re.compile(r"[∣\u00ad][\s\x00]*")  # end-of-line hyphens of transcriptions: the word goes on
+CLOSING = ",.;:!?)]"  # a paragraph that begins with one of these was broken by a tag
 BEFORE_POINT = re.compile(r"\s+(?=[,.;:!?)\]])")
 
 
@@ -46,7 +48,10 @@ class BlockBuilder:
         """Close the block that ends at `place`, and return it if it has text."""
         block = None
         text = self._text() if self._parts else ""
-        if text:
+        if text and self.close_up_points and self.blocks and text[0] in CLOSING:
+            block = replace(self.blocks[-1], text=self.blocks[-1].text + text, end=place)
+            self.blocks[-1] = block
+        elif text:
             block = Block(text, self._start, place)
             self.blocks.append(block)
         self._parts = []

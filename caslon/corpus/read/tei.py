@@ -30,6 +30,7 @@ ACTIONS = {
     "line": "l item row speaker castitem addrline signed salute dateline label",
     "space": "pb cb gb milestone lb cell",
     "placed": "stage bibl",  # inline in running text, else a line or a block of its own
+    "padded": "role roledesc docauthor docdate publisher pubplace",  # inline, but never one word with its neighbours
     "gap": "gap",
     "glyph": "g",
     "reading": "reg sic expan",  # in a choice the other reading is taken: original spelling, corrected errors
