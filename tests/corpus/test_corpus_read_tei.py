@@ -17,7 +17,8 @@ P5 = """<?xml version="1.0" encoding="UTF-8"?>
 <list><item><label>1.</label> Ale</item><label>2.</label><item>Beere</item></list>
 <table><row><cell>St. Anne</cell><cell>12</cell></row><row><cell>St. Alban</cell><cell>9</cell></row></table>
 <sp><speaker>Macbeth.</speaker><stage>Aside</stage><l>So foule</l><p>and faire.</p></sp>
-<stage>Exeunt.</stage><castList><castItem><role>BIRON</role><roleDesc>a lord</roleDesc></castItem></castList></div></body></text></TEI>"""
+<stage>Exeunt.</stage>
+<castList><castItem><role>BIRON</role><roleDesc>a lord</roleDesc></castItem></castList></div></body></text></TEI>"""
 
 P3 = """<?xml version="1.0"?>
 <!DOCTYPE ETS SYSTEM "http://www.lib.umich.edu/tcp/docs/code/eebo2prf.xml.dtd">
