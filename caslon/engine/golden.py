@@ -71,6 +71,8 @@ def _continuation(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> l
 def _read(path: Path) -> list[dict[str, list[int]]]:
     try:
         golden = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(golden, list):
+            raise TypeError(f"expected a list, found {type(golden).__name__}")
         return [{"prompt_ids": list(entry["prompt_ids"]), "ids": list(entry["ids"])} for entry in golden]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"not a list of golden prompts: {error!r}", where=str(path), fix="restore the file") from error

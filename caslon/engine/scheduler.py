@@ -30,6 +30,23 @@ class Chunk:
 StepPlan = list[Chunk]
 
 
+class _Draft:
+    """A plan in the making: chunks by sequence, and the tokens the step has still room for."""
+
+    def __init__(self, room: int) -> None:
+        self.chunks: dict[Sequence, Chunk] = {}
+        self.room = room
+
+    def add(self, chunk: Chunk) -> None:
+        self.chunks[chunk.sequence] = chunk
+        self.room -= chunk.end - chunk.start
+
+    def remove(self, sequence: Sequence) -> None:
+        chunk = self.chunks.pop(sequence, None)
+        if chunk is not None:
+            self.room += chunk.end - chunk.start
+
+
 class Scheduler:
     """Waiting and running sequences and the blocks they hold. Not thread-safe: whoever steps the engine owns it."""
 
@@ -53,14 +70,14 @@ class Scheduler:
 
     def plan(self) -> StepPlan:
         """Return the work of the next step, blocks for it already held. Empty only when there is no work."""
-        planned: dict[Sequence, Chunk] = {}
+        draft = _Draft(self.max_step_tokens)
         preempted_before = self.preemptions
         for sequence in sorted(self.running, key=lambda sequence: sequence.remaining > 1):  # stable: oldest first
-            self._schedule(sequence, planned)
+            self._schedule(sequence, draft)
         if self.preemptions == preempted_before:
-            while self.waiting and len(self.running) < self.max_running and self._room(planned) and self._admit():
-                self._schedule(self.running[-1], planned)
-        return list(planned.values())
+            while self.waiting and len(self.running) < self.max_running and draft.room and self._admit():
+                self._schedule(self.running[-1], draft)
+        return list(draft.chunks.values())
 
     def advance(self, plan: StepPlan) -> None:
         """Record that the planned tokens are computed, and make the blocks they filled findable."""
@@ -78,23 +95,19 @@ class Scheduler:
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._give_up_blocks(sequence)
 
-    def _schedule(self, sequence: Sequence, planned: dict[Sequence, Chunk]) -> None:
-        if sequence not in self.running:  # preempted by an older one a moment ago
+    def _schedule(self, sequence: Sequence, draft: _Draft) -> None:
+        tokens = min(sequence.remaining, draft.room)
+        if not tokens or sequence not in self.running:  # an older one may have preempted it a moment ago
             return
-        tokens = min(sequence.remaining, self._room(planned))
-        end = sequence.computed + tokens
-        if tokens and self._make_room(sequence, end, planned):
-            planned[sequence] = Chunk(sequence, sequence.computed, end)
+        if self._make_room(sequence, sequence.computed + tokens, draft):
+            draft.add(Chunk(sequence, sequence.computed, sequence.computed + tokens))
 
-    def _room(self, planned: dict[Sequence, Chunk]) -> int:
-        return self.max_step_tokens - sum(chunk.end - chunk.start for chunk in planned.values())
-
-    def _make_room(self, sequence: Sequence, tokens: int, planned: dict[Sequence, Chunk]) -> bool:
+    def _make_room(self, sequence: Sequence, tokens: int, draft: _Draft) -> bool:
         """Hold blocks for that many tokens, preempting the youngest as needed; False if that was `sequence` itself."""
         missing = self.pool.needed(tokens) - len(sequence.blocks)
         while missing > self.pool.free:
             youngest = self.running[-1]
-            planned.pop(youngest, None)
+            draft.remove(youngest)
             self._preempt(youngest)
             if youngest is sequence:
                 return False

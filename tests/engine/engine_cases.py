@@ -1,0 +1,53 @@
+"""Random models and prompts, and the slow truth about their answers."""
+
+import random
+
+import torch
+
+from caslon.model.config import DecoderConfig
+from caslon.model.decoder import Decoder
+
+CONTEXT = 192
+FAMILIES = ("gpt2", "llama", "qwen3")
+
+
+def make_decoder(family: str, vocab_size: int, seed: int = 1) -> Decoder:
+    """Return a random decoder whose answers vary: wide weights, and a head of its own where the family allows it."""
+    decoder = Decoder(
+        DecoderConfig(
+            family=family,
+            vocab_size=vocab_size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4 if family == "gpt2" else 2 if family == "llama" else 1,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=family == "gpt2",
+        )
+    )
+    decoder.initialise(seed)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return decoder.eval()
+
+
+def gib_for(decoder: Decoder, tokens: int) -> float:
+    """Return the `kv_memory_gib` that holds so many tokens."""
+    config = decoder.config
+    return tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 / 2**30
+
+
+def random_prompts(vocab_size: int, lengths: tuple[int, ...], seed: int = 0) -> list[list[int]]:
+    chooser = random.Random(seed)
+    return [[chooser.randrange(vocab_size) for _ in range(length)] for length in lengths]
+
+
+@torch.inference_mode()
+def plain_greedy(decoder: Decoder, prompt: list[int], tokens: int) -> tuple[int, ...]:
+    """Return the greedy continuation by recomputing everything for every token."""
+    ids = list(prompt)
+    for _ in range(tokens):
+        ids.append(int(decoder.logits(decoder(torch.tensor([ids]))[0, -1]).argmax()))
+    return tuple(ids[len(prompt) :])
