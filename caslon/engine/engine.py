@@ -150,6 +150,11 @@ class Engine:
             verify_golden_prompts(engine, Path(folder))
         return engine
 
+    @property
+    def largest_request_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer may have together: the context, or what the cache holds."""
+        return min(self.model_context, self._pool.count * self._pool.block_tokens)
+
     def params(self, **fields: Any) -> SamplingParams:
         """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""
         return SamplingParams(**{**self._sampling_defaults, **fields})

@@ -287,11 +287,12 @@ def test_golden_prompts_are_replayed_at_load(decoder: Decoder, tokenizer: Tokeni
     golden = json.loads((tmp_path / "golden.json").read_text())
     assert golden == golden_prompts(decoder, prompts)
     assert tuple(golden[1]["ids"]) == plain_greedy(decoder, prompts[1], len(golden[1]["ids"]))
-    assert [len(entry["ids"]) for entry in golden][2] == 0
+    assert len(golden) == 2  # the prompt that fills the context has no answer
     Engine.load(tmp_path).close()
+    Engine.load(tmp_path, EngineSettings(max_model_tokens=10)).close()
     golden[1]["ids"][1] ^= 1
     (tmp_path / "golden.json").write_text(json.dumps(golden))
-    with pytest.raises(CaslonError, match=r"golden prompt 2 of 3 .* token 1 is"):
+    with pytest.raises(CaslonError, match=r"golden prompt 2 of 2 .* token 1 is"):
         Engine.load(tmp_path)
     Engine.load(tmp_path, verify=False).close()
     for content in ("{}", '["x"]', "not json", '[{"ids": [1]}]'):
