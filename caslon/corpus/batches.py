@@ -203,14 +203,14 @@ def _documents_of(raw: RawFile, counts: dict[str, StepCounts]) -> Iterator[Docum
     count = counts.setdefault("read", StepCounts())
     found = _read(raw)
     while True:
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             item = next(found, None)
         except Exception as error:
             text = raw.bytes.decode("utf-8", "replace")
             item = Reject(raw.origin, "read", "step_failed", failure(error), text, 0, len(text))
             found = _nothing()
-        count.seconds += time.perf_counter() - begun
+        count.seconds += time.process_time() - begun
         if item is None:
             return
         characters = len(item.text)
@@ -239,9 +239,9 @@ def _through(item: Document | Reject, steps: dict[str, Step], counts: dict[str, 
         if isinstance(item, Reject):
             return item
         count = counts.setdefault(name, StepCounts())
-        begun = time.perf_counter()
+        begun = time.process_time()
         after = _guarded(name, step, item)
-        count.seconds += time.perf_counter() - begun
+        count.seconds += time.process_time() - begun
         count.note(item, after)
         item = after
     return item
@@ -265,9 +265,9 @@ def failure(error: BaseException) -> str:
 
 
 def _work_row(document: Document, settings: CorpusSettings, counts: dict[str, StepCounts]) -> dict[str, Any]:
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = fingerprint(document.text, settings.near_duplicates)
-    counts.setdefault("near duplicates", StepCounts()).seconds += time.perf_counter() - begun
+    counts.setdefault("near duplicates", StepCounts()).seconds += time.process_time() - begun
     group = document.group or f"{document.origin.source}:{replace(document.origin, record='').address}"
     return {**document_row(replace(document, group=group)), "exact": found.exact, "bands": found.bands}
 

@@ -43,7 +43,7 @@ AD_FAMILIES = (
     r"\s?(?:l|s|d|pence|shillings?|guineas?)?\b\.?(?:\s*(?:and\s+)?\d+\s?[sd]\b\.?)*"
     r"(?:\s+(?:bound|sew['’]?e?d|stitch['’]?e?d|each))?",
     r"pater\s?-?noster\s?-?row|st\.?\s+paul['’]?s\s+church\s?-?yard|stationers['’]?\s?-?hall",
-    r"(?:at\s+)?(?:the\s+)?corner\s+of",
+    r"(?:at|near)\s+the\s+corner\s+of\s+(?-i:[A-Z])\w*",
     r"(?:publishers?|booksellers?|stationers?)|(?:are\s+|is\s+)?printed\s+(?:and\s+sold\s+)?(?:for|by)|(?:and\s+)?sold\s+by"
     r"|who\s+has\s+also|may\s+be\s+had",
     rf"(?:the\s+)?(?:{NUMBER}|\d+\s?(?:st|n?d|rd|th|ly))\s+edition(?:,?\s+(?:corrected|revised|improved|with\s+additions))*"
@@ -66,6 +66,7 @@ AD_STEMS = re.compile(
 AD_STEMS_PER_WINDOW = (
     3  # with fewer, the families cannot cover a tenth of a window; most windows are passed over by this
 )
+AD_FAMILIES_PER_WINDOW = 2  # one phrase again and again is a way of speaking, not a list of books
 AD_HEADED_WORDS = 1000  # a text of up to this many words under such a heading is judged at half the density
 OCR_SIGNS = {
     "capital_runs": re.compile(r"\b[A-Z]{5,}\s+[A-Z]{5,}\b"),
@@ -317,14 +318,15 @@ def _merged(windows: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _ad_words(text: str, words: list[tuple[int, int]], windows: list[tuple[int, int]]) -> dict[int, int]:
-    """Return how many words the families cover, by the first word of a window; windows with few stems are not looked at."""
+    """Return how many words the families cover, by the first word of a window; only where there are many stems."""
     stems = [match.start() for match in AD_STEMS.finditer(_lower(text))]
     found = {}
     for start, end in windows:
         low, high = words[start][0], words[end - 1][1]
         if bisect_left(stems, high) - bisect_left(stems, low) >= AD_STEMS_PER_WINDOW:
-            spans = [match.span() for pattern in AD_PATTERNS for match in pattern.finditer(text, low, high)]
-            found[start] = _words_under(spans, words[start:end])
+            families = [[match.span() for match in pattern.finditer(text, low, high)] for pattern in AD_PATTERNS]
+            if sum(map(bool, families)) >= AD_FAMILIES_PER_WINDOW:
+                found[start] = _words_under([span for spans in families for span in spans], words[start:end])
     return found
 
 

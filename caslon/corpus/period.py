@@ -35,6 +35,7 @@ CLEAR_APPARATUS = 3  # marks of modern publishing that condemn a text ...
 CLEAR_APPARATUS_PER_1000_WORDS = 2.0  # ... when they are this frequent
 CLEAR_YEARS = 5  # four-digit years from which a verdict is drawn
 CLEAR_LATER_YEARS_SHARE = 0.5
+FEW_YEARS = 2  # enough when all are later and nothing else is known
 SHORT_TEXT_WORDS = 300
 OVERWHELMING = 5  # against a known date in the period: this many times the evidence (an editor's notes are no proof)
 
@@ -124,6 +125,12 @@ def _verdict(document: Document, found: Evidence, first: int, last: int) -> tupl
         return "out", f"no date of its own, and the text is later: {_in_words(found)}"
     if registered and first <= registered[0] and registered[1] <= last:
         return "in", f"its source covers {registered[0]} to {registered[1]}"
+    return _undated_verdict(found, last)
+
+
+def _undated_verdict(found: Evidence, last: int) -> tuple[str, str]:
+    if found.later_years == found.years >= FEW_YEARS:
+        return "out", f"no date of its own, and all {found.years} years it names are later"
     if found.years >= CLEAR_YEARS and found.later_years == 0 and found.modernity == 0:
         return "in", f"{found.years} years named in the text, none after {last}"
     return "unknown", "no date, and the text does not tell"

@@ -254,12 +254,12 @@ def _duplicates(
     totals: Totals,
     events: EventLog,
 ) -> dict[int, Duplicate]:
-    begun = time.perf_counter()
+    begun = time.process_time()
     near = settings.near_duplicates
     index = _index(store, entries, near.bands if near.enabled else 0)
     found = find_duplicates(index, lambda number: _shingles(store, number, near.shingle_words), near)
     totals.duplicate_clusters = len({duplicate.kept for duplicate in found.values()})
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     sizes = np.fromiter(store.column("characters"), dtype=np.int64, count=len(store))
     documents, characters = len(store), int(sizes.sum())
     fingerprints = totals.steps.pop("near duplicates", StepCounts())
@@ -339,7 +339,7 @@ def _write(
     totals: Totals,
     events: EventLog,
 ) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     output = _CorpusWriter(folder, totals)
     number = 0
     for batch in store.summaries:
@@ -356,7 +356,7 @@ def _write(
             number += 1
         events.progress("write", number, len(store), "documents")
     output.close()
-    output.counts.seconds = time.perf_counter() - begun
+    output.counts.seconds = time.process_time() - begun
     totals.steps["segments"] = output.counts
 
 

@@ -188,3 +188,10 @@ def test_web_pages_need_sentences() -> None:
     words = "home contact products services gallery opening hours about imprint basket " * 12
     page = replace(document(words), tier="web")
     assert code_of(quality(page, replace_setting(tiers={"web": (50, 10, 0.1)}))) in {"too_short", "repetitive"}
+
+
+def test_one_phrase_again_and_again_is_no_advertisement() -> None:
+    sentence = "I saw him at the corner of Drury-lane, and he ran to the corner of the lace shop near the corner of Long-acre. "
+    found = cut_advertisements(document(sentence * 20), 0.1)
+    assert isinstance(found, Document)
+    assert not found.removals

@@ -91,3 +91,10 @@ def test_later_terms_are_single_words_with_years() -> None:
 @given(st.text(max_size=800), st.none() | st.integers(-3000, 3000))
 def test_period_raises_on_no_text(text: str, year: int | None) -> None:
     assert isinstance(period(document(text, year=year), LONDON), Document | Reject)
+
+
+def test_two_late_years_are_enough_when_nothing_else_is_known() -> None:
+    text = prose(3) + " The report of 1851 was printed in 1852."
+    assert verdict(period(document(text), LONDON)) == "out_of_period"
+    registered = replace(document(text), metadata={"time_period": (1700, 1800)})
+    assert verdict(period(registered, LONDON)) == "in"
