@@ -57,9 +57,17 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised tensor, in the dtype it came in."""
         wide, weight = x.float(), self.weight.float()
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.is_grad_enabled():
             return cast(Tensor, _CpuRMSNorm.apply(wide, weight, self.eps)).to(x.dtype)  # type: ignore[no-untyped-call]
+        if x.device.type == "cpu":  # the same arithmetic; going through autograd costs more than computing one token
+            return (wide * _inverse_size(wide, self.eps)).mul_(weight).to(x.dtype)
         return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
+
+
+def _inverse_size(x: Tensor, eps: float) -> Tensor:
+    """Return one over the root mean square of each row, `[..., 1]`."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 class _CpuRMSNorm(torch.autograd.Function):
@@ -70,8 +78,7 @@ class _CpuRMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # [..., 1]
+        scale = _inverse_size(x, eps)
         ctx.save_for_backward(x, weight, scale)
         return cast(Tensor, (x * scale).mul_(weight))
 
@@ -104,7 +111,9 @@ def rotation(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype)
 
 def rotate(x: Tensor, turn: Rotation) -> Tensor:
     """Return `[B, T, H, C]` with each pair (channel i, channel i + C/2) turned by its position's angle."""
-    return cast(Tensor, _Rotate.apply(x, *turn))  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        return cast(Tensor, _Rotate.apply(x, *turn))  # type: ignore[no-untyped-call]
+    return _turned(x, *turn)
 
 
 class _Rotate(torch.autograd.Function):
