@@ -16,12 +16,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import caslon
 from caslon.engine.engine import Engine
 from caslon.errors import CaslonError
+from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.completions import create_completion
 from caslon.server.errors import SERVER_ERROR, Refused, refused_from
@@ -51,8 +52,22 @@ def create_app(
     """Return the application that serves an engine. The engine stays the caller's to close."""
     settings = settings or ServerSettings()
     service = Service(engine, model_name, settings, fingerprint=fingerprint)
-    # FastAPI's own pages load their scripts from a CDN: they stay off.
-    app = FastAPI(title="caslon", version=caslon.__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(
+        title="caslon",
+        version=caslon.__version__,
+        lifespan=_lifespan,
+        # FastAPI's own pages load their scripts from a CDN: they stay off.
+        docs_url=None,
+        redoc_url=None,
+        # No variable of the environment may make the server send anything anywhere.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
     app.state.service = service
     _add_error_answers(app)
     _add_api(app, service)
@@ -105,6 +120,11 @@ def _add_api(app: FastAPI, service: Service) -> None:
     add("/v1/chat/completions", create_chat_completion, ChatRequest)
     add("/tokenize", tokenize, TokenizeRequest)
     add("/detokenize", detokenize, DetokenizeRequest)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        """Show the API to a person."""
+        return HTMLResponse(api_page(app.openapi()))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
