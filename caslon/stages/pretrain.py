@@ -32,7 +32,8 @@ READS: Sequence[str] = ("tokens",)
 WRITES: str | None = "model"
 
 TOKENS_FOLDER = "tokens"
-EXPECTED_SHARE = {"cpu": 0.6, "cuda": 0.35}  # of the matrix-product peak; LOG.md, "how fast a step is"
+# Of the matrix-product peak, optimiser included: 0.47 measured at depth 4 with Muon on two cores, 0.35 usual on a GPU.
+EXPECTED_SHARE = {"cpu": 0.45, "cuda": 0.35}
 MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_CACHE_GIB = 0.05
@@ -261,6 +262,7 @@ def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
         PlanRow("learning_rate", what.schedule.peak, "", origins["learning_rate"]),
         PlanRow("warmup_steps", what.schedule.warmup_steps, "steps", origins["warmup_steps"]),
         PlanRow("eval_every", what.eval_every, "steps", origins["eval_every"]),
+        PlanRow("eval_batches", what.eval_batches, "batches", origins["eval_batches"]),
     ]
 
 

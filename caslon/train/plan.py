@@ -12,7 +12,10 @@ from caslon.train.schedule import Schedule
 from caslon.train.settings import OptimizationSettings, UpkeepSettings
 
 TOKENS_PER_PARAMETER = 20  # arXiv:2203.15556, table 3
-EVALUATIONS = 10
+EVALUATIONS = 5
+EVALUATION_SHARE = 0.1  # of the work of the training steps, at most
+FORWARD_SHARE = 1 / 3  # of a training step
+FEWEST_EVALUATION_BATCHES, MOST_EVALUATION_BATCHES = 8, 100
 T = TypeVar("T")
 
 
@@ -88,6 +91,12 @@ def make_plan(
     warmup = origins.choose("warmup_steps", optimization.warmup_steps, warmup, f"{defaults.warmup_share:.0%} of steps")
     every = max(1, steps // EVALUATIONS)
     eval_every = origins.choose("eval_every", upkeep.eval_every, every, f"{EVALUATIONS} times in the run")
+    affordable = round(EVALUATION_SHARE * eval_every / FORWARD_SHARE)
+    eval_batches = min(MOST_EVALUATION_BATCHES, max(FEWEST_EVALUATION_BATCHES, affordable))
+    why = (
+        f"evaluation costs {EVALUATION_SHARE:.0%} of training, {FEWEST_EVALUATION_BATCHES} to {MOST_EVALUATION_BATCHES}"
+    )
+    eval_batches = origins.choose("eval_batches", upkeep.eval_batches, eval_batches, why)
     schedule = Schedule(
         name=optimization.schedule,
         peak=peak,
@@ -107,7 +116,7 @@ def make_plan(
         clip=optimization.clip,
         seed=seed,
         eval_every=eval_every,
-        eval_batches=upkeep.eval_batches,
+        eval_batches=eval_batches,
         save_every=upkeep.save_every,
         keep=upkeep.keep,
         on_nan=optimization.on_nan,

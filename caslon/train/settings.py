@@ -43,8 +43,8 @@ class OptimizationSettings(Settings):
 class UpkeepSettings(Settings):
     """What happens beside the learning: evaluation, checkpoints, samples, the machine."""
 
-    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; a tenth of the run by default")
-    eval_batches: int = Field(50, ge=1, description="fixed batches of the validation split per evaluation")
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; five in a run by default")
+    eval_batches: int | None = Field(None, ge=1, description="fixed batches of the validation split per evaluation")
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints beside those at evaluations")
     keep: int = Field(3, ge=1, description="newest checkpoints kept beside the best")
     precision: Precision = Field("auto", description="bf16 only where the device computes it natively")
