@@ -77,7 +77,7 @@ OCR_SIGNS = {
 }
 # Gopher's hash and ellipsis, and marks that neither prose nor program text is full of; a run counts once.
 SYMBOL = re.compile(r"(?:[#^~…\u00a6-\u00a9\u00ac\u00ae-\u00b1\u2190-\u23ff\u2500-\u2bff\ufffd\ue000-\uf8ff]|\.{3})+")
-TRANSCRIBERS_MARKS = re.compile(r"[∣¦〈〉◊●•]")  # line-end hyphens, gaps and unread letters
+TRANSCRIBERS_MARKS = re.compile(r"[∣¦〈〉◊●•]|\[(?:\.{3}|…)\]")  # line-end hyphens, gaps and unread letters
 MAXIMUM_REPEATED_SHARE = 0.30
 MAXIMUM_TOP_3GRAM_SHARE = 0.18
 MEAN_WORD_CHARACTERS = (3.0, 10.0)

@@ -195,3 +195,9 @@ def test_one_phrase_again_and_again_is_no_advertisement() -> None:
     found = cut_advertisements(document(sentence * 20), 0.1)
     assert isinstance(found, Document)
     assert not found.removals
+
+
+def test_marks_of_transcribers_for_unread_words_are_no_garbage() -> None:
+    text = prose(7, 3).replace(" the ", " [...] ")
+    assert code_of(quality(document(text), SETTINGS)) == "kept"
+    assert code_of(quality(document(text.replace("[...]", "~#")), SETTINGS)) == "garbled"
