@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -40,6 +41,7 @@ EXAMPLES_PER_CODE = 3
 EXAMPLE_CHARACTERS = 400
 SAMPLE_CHARACTERS = 700
 SAMPLES_PER_SOURCE = 1
+LICENCE_CHARACTERS = 80  # an archive may hold files under many
 MAXIMUM_SAMPLED_SOURCES = 12
 USUAL_KEPT_SHARE = (0.70, 0.90)  # the experience with the published London corpus
 HISTOGRAM_VALUES = 20_000  # a histogram of more looks the same
@@ -316,7 +318,7 @@ def _source_blocks(entries: Sequence[SourceEntry], numbers: dict[str, Any]) -> l
                 f"{kept:.0%}" if kept is not None else "–",
                 row["characters"],
                 share(row["characters"], total),
-                entry.licence if entry else "",
+                shorten(entry.licence, LICENCE_CHARACTERS, placeholder=" …") if entry else "",
             )
         )
     columns = ("source", "title", "raw files", "documents", "rejected", "kept", "characters", "share", "licence")
