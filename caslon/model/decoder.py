@@ -67,7 +67,8 @@ class RMSNorm(nn.Module):
 def _inverse_size(x: Tensor, eps: float) -> Tensor:
     """Return one over the root mean square of each row, `[..., 1]`."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    scale: Tensor = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return scale
 
 
 class _CpuRMSNorm(torch.autograd.Function):
@@ -80,7 +81,7 @@ class _CpuRMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         scale = _inverse_size(x, eps)
         ctx.save_for_backward(x, weight, scale)
-        return cast(Tensor, (x * scale).mul_(weight))
+        return (x * scale).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
