@@ -19,7 +19,7 @@ from caslon.engine.request import Piece, SamplingParams
 from caslon.errors import CaslonError, UserError
 from caslon.server.errors import Refused, refused_from
 from caslon.server.service import Answer, Service
-from caslon.ui.tokens import TokenView, facts_line, problem_line
+from caslon.ui.tokens import TokenView, conversation, facts_line, problem_line
 
 ALTERNATIVES = 6  # shown for each token
 REFRESH_SECONDS = 0.08  # a browser need not draw more often
@@ -45,7 +45,7 @@ RUST = gr.themes.Color(
     name="rust",
 )
 
-Turns = list[dict[str, Any]]
+Turns = list[dict[str, str]]
 Values = tuple[float | str | None, ...]
 
 
@@ -88,49 +88,44 @@ class Playground:
         except (CaslonError, Refused) as error:
             yield view.html(), problem_line(refused_from(error).message)
 
-    def ask(self, text: str, turns: Turns) -> tuple[str, Turns]:
+    def ask(self, text: str, turns: Turns) -> tuple[str, Turns, str]:
         """Move the question from its box into the conversation."""
-        if not text.strip():
-            return "", turns
-        return "", [*turns, {"role": "user", "content": text}]
+        if text.strip():
+            turns = [*turns, {"role": "user", "content": text}]
+        return "", turns, conversation(turns)
 
     def answer(
         self, request: gr.Request, turns: Turns, system: str, *values: float | str | None
-    ) -> Iterator[tuple[Turns, str]]:
-        """Yield the conversation with a growing answer, and a line of facts."""
+    ) -> Iterator[tuple[Turns, str, str]]:
+        """Yield the conversation with a growing answer, its picture, and a line of facts."""
         if not turns or turns[-1]["role"] != "user":
-            yield turns, ""
+            yield turns, conversation(turns), ""
             return
         view = TokenView(self.service.tokenizer)
+        head = [{"role": "system", "content": system}] if system.strip() else []
         try:
-            params = self._params(values)
-            text = ""
-            for text, facts in self._write_chat(turns, system, params, page_of(request), view):
-                yield [*turns, {"role": "assistant", "content": text}], facts
+            ids = self.service.chat_ids([*head, *turns])
+            for facts in self._write(ids, self._params(values), page_of(request), view):
+                answered = [*turns, {"role": "assistant", "content": view.text}]
+                yield answered, conversation(answered, live=not facts), facts
         except (CaslonError, Refused) as error:
-            yield turns, problem_line(refused_from(error).message)
+            yield turns, conversation(turns), problem_line(refused_from(error).message)
 
-    def retry(self, turns: Turns) -> Turns:
+    def retry(self, turns: Turns) -> tuple[Turns, str]:
         """Take the last answer back, so that its question is answered again."""
-        return turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+        kept = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+        return kept, conversation(kept)
+
+    def clear(self, request: gr.Request) -> tuple[Turns, str, str]:
+        """Forget the conversation."""
+        self.running.stop(page_of(request))
+        return [], conversation([]), ""
 
     def stop(self, request: gr.Request) -> None:
         """Stop what this page waits for."""
         self.running.stop(page_of(request))
 
-    def _write_chat(
-        self, turns: Turns, system: str, params: SamplingParams, page: str, view: TokenView
-    ) -> Iterator[tuple[str, str]]:
-        head = [{"role": "system", "content": system}] if system.strip() else []
-        messages = [{"role": turn["role"], "content": plain_text(turn["content"])} for turn in turns]
-        ids = self.service.chat_ids([*head, *messages])
-        text: list[str] = []
-        for facts in self._write(ids, params, page, view, text):
-            yield "".join(text), facts
-
-    def _write(
-        self, ids: list[int], params: SamplingParams, page: str, view: TokenView, text: list[str] | None = None
-    ) -> Iterator[str]:
+    def _write(self, ids: list[int], params: SamplingParams, page: str, view: TokenView) -> Iterator[str]:
         """Let the engine write; yield an empty line at each refresh and the facts at the end."""
         began = drawn = time.perf_counter()
         first = None
@@ -139,8 +134,6 @@ class Playground:
         self.running.start(page, answer)
         for piece in iter(pieces.get, None):
             view.add(piece)
-            if text is not None:
-                text.append(piece.text)
             now = time.perf_counter()
             if first is None and piece.ids:
                 first = now
@@ -191,13 +184,6 @@ REASONS = {
 def page_of(request: gr.Request) -> str:
     """Return what tells one open page from another."""
     return str(request.session_hash)
-
-
-def plain_text(content: Any) -> str:
-    """Return the text of a turn, which the chat component hands back as a string or in parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
 
 
 def mount_page(app: FastAPI, service: Service) -> FastAPI:
@@ -290,8 +276,8 @@ def _completion_tab(page: Playground) -> None:
 def _chat_tab(page: Playground) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=360):
-            # Plain text: what a model writes must not make the browser fetch pictures.
-            turns = gr.Chatbot(label="Conversation", height=460, render_markdown=False, buttons=["copy"])
+            turns = gr.State([])
+            shown = gr.HTML(conversation([]), padding=False)
             text = gr.Textbox(label="Message", placeholder="Ask something", lines=1, max_lines=8)
             with gr.Row():
                 send = gr.Button("Send", variant="primary", min_width=120)
@@ -303,12 +289,13 @@ def _chat_tab(page: Playground) -> None:
             system = gr.Textbox(label="System message", lines=2, max_lines=6)
             controls = _controls(page.service, min(256, page.service.context // 2))
     inputs = [turns, system, *controls]
-    asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns], queue=False)
-    asked.then(page.answer, inputs, [turns, facts], show_progress="hidden")
-    again = retry.click(page.retry, turns, turns, queue=False)
-    again.then(page.answer, inputs, [turns, facts], show_progress="hidden")
+    outputs = [turns, shown, facts]
+    asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns, shown], queue=False)
+    asked.then(page.answer, inputs, outputs, show_progress="hidden")
+    again = retry.click(page.retry, turns, [turns, shown], queue=False)
+    again.then(page.answer, inputs, outputs, show_progress="hidden")
     stop.click(page.stop, queue=False)
-    clear.click(page.stop, queue=False).then(lambda: ([], ""), None, [turns, facts], queue=False)
+    clear.click(page.clear, None, outputs, queue=False)
 
 
 def _controls(service: Service, max_tokens: int) -> list[gr.components.Component]:

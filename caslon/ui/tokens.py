@@ -1,7 +1,7 @@
-"""Streamed pieces to HTML in which every token shows how likely the model found it, and what else it had in mind."""
+"""What a model writes, as HTML: completions whose tokens show how likely they were, and conversations. All of it escaped."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -17,12 +17,14 @@ class TokenView:
     tokenizer: Tokenizer
     prompt: str = ""
     tokens: int = 0
+    text: str = ""
     _done: list[str] = field(default_factory=list)
     _waiting: list[TokenLogprob] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         """Add a piece; tokens without text wait for the piece that brings it."""
         self.tokens += len(piece.ids)
+        self.text += piece.text
         self._waiting.extend(piece.logprobs)
         if piece.text:
             self._done.append(self._span(piece.text, self._waiting))
@@ -55,6 +57,19 @@ class TokenView:
             f'<span class="{kind}"><span class="name">{name}</span>'
             f'<span class="bar" style="--share:{share:.2f}%"></span><span class="share">{share:.1f} %</span></span>'
         )
+
+
+def conversation(turns: Sequence[Mapping[str, str]], *, live: bool = False) -> str:
+    """Return the turns of a chat, as plain text: nothing a model writes is taken for a page's own markup."""
+    mark = '<span class="cursor"></span>' if live else ""
+    said = [
+        f'<div class="turn {escape(turn["role"])}"><span>{escape(turn["content"])}'
+        f"{mark if place == len(turns) else ''}</span></div>"
+        for place, turn in enumerate(turns, start=1)
+    ]
+    # The newest stands first and the box is laid out from below, so that the end stays in sight while it grows.
+    empty = '<span class="empty">Ask something.</span>'
+    return f'<div class="conversation" aria-live="polite">{"".join(reversed(said)) or empty}</div>'
 
 
 def visible(text: str) -> str:

@@ -127,12 +127,14 @@ class Interrupting:
 
     def chat(self, messages, params, written: Written):
         pieces = self.inner.chat(messages, params, written)
+        if self.pieces == 0:
+            raise KeyboardInterrupt
         try:
-            for number, piece in enumerate(pieces):
+            for number, piece in enumerate(pieces, start=1):
+                yield piece
                 if number == self.pieces:
                     self.pieces = -1
                     raise KeyboardInterrupt
-                yield piece
         finally:
             pieces.close()
 

@@ -1,7 +1,7 @@
 import math
 
 from caslon.engine.request import Piece, TokenLogprob
-from caslon.ui.tokens import TokenView, visible
+from caslon.ui.tokens import TokenView, conversation, visible
 
 
 def piece(tokenizer, text: str, logprob: float = -0.1, **fields) -> Piece:
@@ -31,6 +31,9 @@ def test_what_a_model_or_user_writes_is_shown_not_run(tokenizer) -> None:
     view.add(Piece(attack, (1,), ()))
     assert "<script" not in view.html()
     assert "<img" not in view.html()
+    shown = conversation([{"role": "user", "content": attack}, {"role": "assistant", "content": attack}])
+    assert "<script" not in shown
+    assert "<img" not in shown
 
 
 def test_blanks_are_visible_in_the_table() -> None:
