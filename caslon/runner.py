@@ -106,7 +106,7 @@ def stage_key(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolde
             "seed": recipe.seed,
             "settings": table.settings.output_settings(),
             "inputs": {thing: folder.digest for thing, folder in inputs.items()},
-            "sources": sorted(_source_digests(table).values()),
+            "sources": sorted((Path(path).name, digest) for path, digest in _source_digests(table).items()),
         }
     )
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import sysconfig
 import tarfile
 import zipfile
@@ -151,7 +152,10 @@ def _library_folder() -> Path:
 
 def _library_files() -> list[tuple[Path, str]]:
     folder = _library_folder()
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
+    names: list[str] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in NO_LIBRARY]  # site-packages may hold 100,000 files
+        names += [(Path(place) / name).relative_to(folder).as_posix() for name in files if name.endswith(".py")]
     return [(folder / name, name) for name in sorted(names) if _is_library(name)]
 
 

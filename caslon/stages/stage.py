@@ -1,7 +1,8 @@
 """What a stage is: a module in this folder that reads finished folders and writes one.
 
 A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings, base)`
-(outside files it reads; relative paths start at `base`), `plan(context)` (what it will do and cost) and `EXTRA` (the optional dependency it needs).
+(outside files it reads; relative paths start at `base`), `plan(context)` (what it will do and cost) and
+`NEEDS` (optional libraries: module name -> caslon's extra).
 The module itself imports nothing heavy: `run` does.
 """
 
