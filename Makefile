@@ -27,7 +27,7 @@ bench: $(VENV)/installed-dev  ## every published number of speed, peers in the s
 
 docs: $(VENV)/installed-dev  ## the documentation as a website in site/
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -7,15 +7,18 @@ import signal
 import sys
 from importlib import metadata
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from caslon import __version__
 from caslon.commands import models, recipes, results, tokenizer
 from caslon.commands.output import group, say
 from caslon.errors import CaslonError, Stopped, UserError
+
+USAGE_ERROR: Any = (
+    typer.BadParameter.__base__
+)  # typer brings its own click in new versions, and uses click in older ones
 
 app = group(
     no_args_is_help=True,
@@ -33,9 +36,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False) or 0
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = 130
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         error.show()
         code = 2
     except CaslonError as error:

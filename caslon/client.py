@@ -57,7 +57,9 @@ class Client:
         if len(names) == 1:
             return names[0]
         raise UserError(
-            f"the server offers {len(names)} models: {', '.join(names)}", where=self.url, fix="name one: --model NAME"
+            f"the server offers {len(names)} models: {', '.join(names)}",
+            where=self.url,
+            fix="name one: --model-name NAME",
         )
 
     def complete(self, model: str, prompt: str | Sequence[int], **fields: Any) -> dict[str, Any]:

@@ -155,17 +155,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def partial_folder(folder: Path, key: str) -> Path:
-    """Return `<folder>.partial`, kept when it was begun with the same key, else begun anew."""
+def partial_folder(folder: Path, key: str, superseded: Path) -> Path:
+    """Return `<folder>.partial` as it was left by work with the same key, or new.
+
+    Work begun with another key is set aside, and comes back when that key does.
+    """
     partial = folder.with_name(folder.name + PARTIAL)
-    begun_with = None
-    if (partial / KEY_FILE).is_file():
-        begun_with = json.loads((partial / KEY_FILE).read_text(encoding="utf-8"))["key"]
-    if begun_with != key:
+    begun_with = _begun_with(partial)
+    if begun_with == key:
+        return partial
+    if begun_with is None:  # killed before the key was written: nothing is in it
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_atomic(partial / KEY_FILE, json.dumps({"key": key}))
+    else:
+        superseded.mkdir(parents=True, exist_ok=True)
+        partial.rename(superseded / f"{partial.name}-{begun_with[:16]}")
+    earlier = superseded / f"{partial.name}-{key[:16]}"
+    if earlier.is_dir():
+        earlier.rename(partial)
+        return partial
+    partial.mkdir(parents=True)
+    write_atomic(partial / KEY_FILE, json.dumps({"key": key}))
     return partial
+
+
+def _begun_with(partial: Path) -> str | None:
+    if not (partial / KEY_FILE).is_file():
+        return None
+    return str(json.loads((partial / KEY_FILE).read_text(encoding="utf-8"))["key"])
 
 
 def complete(partial: Path, folder: Path, manifest: Manifest, superseded: Path) -> StageFolder:

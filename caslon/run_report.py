@@ -52,7 +52,7 @@ PATH_FIGURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "pretrain": (
         ("parameters", "parameters"),
         ("tokens", "tokens seen"),
-        ("validation_bits_per_byte", "bits per byte"),
+        ("val_bpb", "bits per byte"),
     ),
     "finetune": (("questions", "unseen questions"), ("answers_ended_share", "share ended by itself")),
     "evaluate": (("test_bpb", "bits per byte"), ("best_ngram_bpb", "best n-gram")),

@@ -166,7 +166,7 @@ def _do(
     listeners: Sequence[Listener],
 ) -> StageFolder:
     begun, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    partial = partial_folder(run_folder / table.name, key)
+    partial = partial_folder(run_folder / table.name, key, run_folder / SUPERSEDED)
     with EventLog(partial / "events.jsonl", tuple(listeners)) as events:
         events.emit(Started(table.name))
         context = StageContext(table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd())

@@ -57,6 +57,8 @@ def _message(kind: str, message: str, value: object, key: str, settings: type[Ba
     if kind == "missing":
         return f"key '{key}' is needed and missing"
     reason = message.removeprefix("Value error, ")
+    if not key:  # a rule about several keys together
+        return reason
     return f"'{key} = {value!r}' is not valid: {reason[:1].lower()}{reason[1:]}"
 
 

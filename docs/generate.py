@@ -8,8 +8,8 @@ import ast
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 from caslon.cli import app
@@ -68,7 +68,20 @@ def tree() -> str:
 
 def rooms() -> list[Path]:
     """Return the package's folders in the order the data takes; a new room must be put in its place here."""
-    order = "stages corpus tokenizer model train engine evaluate server ui observe report".split()
+    order = [
+        "commands",
+        "stages",
+        "corpus",
+        "tokenizer",
+        "model",
+        "train",
+        "engine",
+        "evaluate",
+        "server",
+        "ui",
+        "observe",
+        "report",
+    ]
     found = {path.parent.name: path.parent for path in (ROOT / "caslon").glob("*/__init__.py")}
     assert set(found) == set(order), f"rooms without a place: {set(found) ^ set(order)}"
     return [found[name] for name in order]
@@ -100,14 +113,24 @@ def recipe_page() -> str:
 
 def settings_table(settings: type[Settings]) -> list[str]:
     """Return the Markdown table of a settings class."""
-    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    return ["| key | default | meaning |", "| --- | --- | --- |", *settings_rows(settings, "")]
+
+
+def settings_rows(settings: type[Settings], prefix: str) -> list[str]:
+    """Return a row per key; a table inside the table gives rows of its own."""
+    rows = []
     for name, field in settings.model_fields.items():
-        kind = str(field.annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>").replace("|", "\\|")
-        default = "needed" if field.is_required() else f"`{json.dumps(plain(field.get_default(call_default_factory=True)))}`"
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            rows += settings_rows(kind, f"{prefix}{name}.")
+            continue
+        default = (
+            "needed" if field.is_required() else f"`{json.dumps(plain(field.get_default(call_default_factory=True)))}`"
+        )
         note = " *No effect on output.*" if is_side_effect_only(field) else ""
         meaning = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{name}` | {kind.rpartition('.')[2]} | {default} | {meaning}{note} |")
-    return lines
+        rows.append(f"| `{prefix}{name}` | {default} | {meaning}{note} |")
+    return rows
 
 
 def plain(value: object) -> object:
@@ -120,21 +143,24 @@ def plain(value: object) -> object:
 def cli_page() -> str:
     """Return the page of all commands."""
     root = typer.main.get_command(app)
-    assert isinstance(root, click.Group)
-    parts = ["# Commands", "", "Exit codes: 0 done, 1 failed, 2 the user's mistake, 3 stopped and resumable, 4 storage, 5 diverged,"]
+    parts = [
+        "# Commands",
+        "",
+        "Exit codes: 0 done, 1 failed, 2 the user's mistake, 3 stopped and resumable, 4 storage, 5 diverged,",
+    ]
     parts += ["6 out of memory, 130 Ctrl-C. Results go to standard output, progress and errors to standard error."]
     for name, command in commands("caslon", root):
-        context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+        context = typer.Context(command, info_name=name, terminal_width=100, max_content_width=100)
         parts += ["", f"## {name}", "", "```text", command.get_help(context).rstrip(), "```"]
     return "\n".join(parts) + "\n"
 
 
-def commands(prefix: str, group: click.Group) -> list[tuple[str, click.Command]]:
+def commands(prefix: str, group: Any) -> list[tuple[str, Any]]:
     """Return all commands below a group with their full names."""
-    found: list[tuple[str, click.Command]] = []
+    found: list[tuple[str, Any]] = []
     for name, command in group.commands.items():
         full = f"{prefix} {name}"
-        found += commands(full, command) if isinstance(command, click.Group) else [(full, command)]
+        found += commands(full, command) if hasattr(command, "commands") else [(full, command)]
     return found
 
 

@@ -60,7 +60,7 @@ def test_show_and_plan_and_schema_as_json(tmp_path):
     shown = json.loads(caslon("show", recipe, "--json", cwd=tmp_path).stdout)
     assert shown["name"] == "quickstart"
     planned = json.loads(caslon("plan", recipe, "--json", cwd=tmp_path).stdout)
-    assert [stage["stage"] for stage in planned][0] == "corpus"
+    assert planned[0]["stage"] == "corpus"
     assert all(stage["state"] == "to do" for stage in planned)
     assert not (tmp_path / "runs").exists()
     schema = json.loads(caslon("schema").stdout)

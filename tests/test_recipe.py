@@ -40,7 +40,13 @@ def written(tmp_path: Path, text: str, name: str = "recipe.toml") -> Path:
 
 def test_stages_in_order_with_their_inputs(tmp_path):
     recipe = load_recipe(written(tmp_path, RECIPE))
-    assert [table.name for table in recipe.stages] == ["corpus", "pretrain", "finetune.style", "finetune.sft", "evaluate"]
+    assert [table.name for table in recipe.stages] == [
+        "corpus",
+        "pretrain",
+        "finetune.style",
+        "finetune.sft",
+        "evaluate",
+    ]
     assert recipe.stage("finetune.style").inputs == {"model": "pretrain"}
     assert recipe.stage("finetune.sft").inputs == {"model": "pretrain"}
     assert recipe.stage("evaluate").inputs == {"model": "finetune.sft", "text": "corpus"}
@@ -88,7 +94,7 @@ def test_override_is_typed_and_named_in_errors(tmp_path):
     assert recipe.stage("pretrain").settings.steps == 9
     assert recipe.stage("corpus").settings.source == "b.txt"
     assert recipe.stage("finetune.style").settings.word == "ye"
-    with pytest.raises(UserError, match="--set pretrain.steps=0"):
+    with pytest.raises(UserError, match=r"--set pretrain\.steps=0"):
         load_recipe(path, ["pretrain.steps=0"])
     with pytest.raises(UserError, match="cannot read --set"):
         load_recipe(path, ["pretrain"])

@@ -107,6 +107,18 @@ def test_a_stopped_stage_leaves_no_finished_folder_and_goes_on(calls):
     assert not Path("runs/small/pretrain.partial").exists()
 
 
+def test_work_begun_under_other_settings_is_set_aside_and_comes_back(calls):
+    with pytest.raises(Stopped):
+        run("pretrain.fail=true")
+    left = Path("runs/small/pretrain.partial/half-done")
+    left.write_text("hours of work")
+    run("pretrain.steps=6")
+    assert not left.exists()
+    with pytest.raises(Stopped):
+        run("pretrain.fail=true")
+    assert left.read_text() == "hours of work"
+
+
 def test_plan_says_what_is_done(calls):
     recipe = load_recipe(Path("recipe.toml"))
     assert [stage.state for stage in runner.plan(recipe, Path("runs"))] == ["to do"] * 3

@@ -87,7 +87,7 @@ def chat(
 
 @app.command()
 def serve(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
     name: Annotated[str | None, typer.Option(help="the name clients ask for")] = None,

@@ -29,7 +29,7 @@ def split_groups(groups: Iterable[str], shares: tuple[float, float, float], seed
         raise UserError(
             f"{len(positions)} groups of documents cannot fill {len(wanted)} splits ({', '.join(wanted)})",
             where="corpus.split",
-            fix="add documents from other works or files, or set corpus.split=[1.0, 0.0, 0.0]",
+            fix="add documents from other works or files; training needs a validation split",
         )
     chosen = {group: _split_at(position, shares) for group, position in positions.items()}
     for split in reversed(wanted):

@@ -1,4 +1,4 @@
-"""Settings of the engine: the `[serve]` table and the command line's flags share them. Free of torch."""
+"""Settings of the engine, shared by the `[serve]` table, the command line and every stage that generates. Free of torch."""
 
 from typing import Self
 

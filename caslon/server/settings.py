@@ -16,9 +16,7 @@ class ServerSettings(Settings):
     port: int = Field(
         8000, ge=0, le=65535, description="port; 0 picks a free one", json_schema_extra=side_effect_only()
     )
-    model_name: str | None = Field(
-        None, description="name clients ask for; default: the folder's", json_schema_extra=side_effect_only()
-    )
+    model_name: str | None = Field(None, description="name clients ask for; default: the folder's")
     page: bool = Field(True, description="serve the web page at /", json_schema_extra=side_effect_only())
     api_key_sha256: tuple[str, ...] = Field(
         (), description="SHA-256 (hex) of each key that is let in", json_schema_extra=side_effect_only()

@@ -106,7 +106,7 @@ def test_changed_steps_rerun_pretrain_and_what_follows(finished):
 def test_explain_leads_from_the_model_and_from_a_segment_to_raw_text(finished):
     chain = json.loads(caslon("explain", "runs/small/finetune.sft/model", "--json", cwd=finished).stdout)
     assert [stage["stage"] for stage in chain["stages"]] == ["finetune.sft", "pretrain", "tokenizer", "corpus"]
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     segments = parquet.read_table(next((finished / "runs/small/corpus/segments").glob("train-*.parquet"))).to_pylist()
     found = json.loads(caslon("explain", segments[0]["id"], "--json", cwd=finished).stdout)
@@ -116,7 +116,7 @@ def test_explain_leads_from_the_model_and_from_a_segment_to_raw_text(finished):
 
 
 def test_why_gives_the_whole_dropped_text(finished):
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     rejects = parquet.read_table(finished / "runs/small/corpus/rejects").to_pylist()
     assert rejects
