@@ -260,6 +260,7 @@ def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
         PlanRow("tokens", what.steps * what.tokens_per_step, "tokens", "steps x tokens per step"),
         PlanRow("optimizer", what.optimizer, "", "setting"),
         PlanRow("learning_rate", what.schedule.peak, "", origins["learning_rate"]),
+        PlanRow("table_rate_ratio", what.table_rate_ratio, "", origins["table_rate_ratio"]),
         PlanRow("warmup_steps", what.schedule.warmup_steps, "steps", origins["warmup_steps"]),
         PlanRow("eval_every", what.eval_every, "steps", origins["eval_every"]),
         PlanRow("eval_batches", what.eval_batches, "batches", origins["eval_batches"]),

@@ -28,19 +28,22 @@ class Groups:
     """Parameters by the way they are updated, each by name."""
 
     matrices: dict[str, nn.Parameter]  # Muon
+    tables: dict[str, nn.Parameter]  # embeddings and head: AdamW with weight decay, at a rate of their own
     decayed: dict[str, nn.Parameter]  # AdamW with weight decay
     free: dict[str, nn.Parameter]  # AdamW without
 
 
 def groups(named: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerName) -> Groups:
     """Sort parameters: 1-D tensors are never decayed; Muon takes 2-D tensors that are neither embedding nor head."""
-    found = Groups({}, {}, {})
+    found = Groups({}, {}, {}, {})
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
             found.free[name] = parameter
-        elif optimizer == "muon" and parameter.ndim == 2 and not _is_table(name):
+        elif _is_table(name):
+            found.tables[name] = parameter
+        elif optimizer == "muon" and parameter.ndim == 2:
             found.matrices[name] = parameter
         else:
             found.decayed[name] = parameter
@@ -90,8 +93,10 @@ def _gradient(parameter: Tensor) -> Tensor:
 class Optimizer:
     """Updates a model's parameters from their gradients. Its state has names, so that it fits in a safetensors file."""
 
-    def __init__(self, model: nn.Module, name: OptimizerName, *, weight_decay: float) -> None:
-        self.weight_decay = weight_decay
+    def __init__(
+        self, model: nn.Module, name: OptimizerName, *, weight_decay: float, table_rate_ratio: float = 1.0
+    ) -> None:
+        self.weight_decay, self.table_rate_ratio = weight_decay, table_rate_ratio
         self._groups = groups(model.named_parameters(), name)
         shapes: dict[torch.Size, dict[str, nn.Parameter]] = {}
         for key, matrix in self._groups.matrices.items():
@@ -100,16 +105,21 @@ class Optimizer:
         self._adamw = self._new_adamw()
 
     def _new_adamw(self) -> torch.optim.AdamW:
-        decayed = {"params": list(self._groups.decayed.values()), "weight_decay": self.weight_decay}
-        free = {"params": list(self._groups.free.values()), "weight_decay": 0.0}
-        parameters = [group for group in (decayed, free) if group["params"]]
-        return torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+        decay = self.weight_decay
+        members = (
+            {"params": list(self._groups.tables.values()), "weight_decay": decay, "ratio": self.table_rate_ratio},
+            {"params": list(self._groups.decayed.values()), "weight_decay": decay, "ratio": 1.0},
+            {"params": list(self._groups.free.values()), "weight_decay": 0.0, "ratio": 1.0},
+        )
+        return torch.optim.AdamW(
+            [group for group in members if group["params"]], lr=0.0, betas=BETAS, eps=EPSILON, fused=True
+        )
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update every parameter once at the given learning rate."""
         for group in self._adamw.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["ratio"]
         self._adamw.step()
         for stack in self._stacks:
             stack.step(rate, self.weight_decay)
@@ -140,4 +150,4 @@ class Optimizer:
                 stack.momentum[index] = state[f"muon.{name}.momentum"]
 
     def _adamw_parameters(self) -> dict[str, nn.Parameter]:
-        return {**self._groups.decayed, **self._groups.free}
+        return {**self._groups.tables, **self._groups.decayed, **self._groups.free}

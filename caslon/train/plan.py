@@ -12,6 +12,9 @@ from caslon.train.schedule import Schedule
 from caslon.train.settings import OptimizationSettings, UpkeepSettings
 
 TOKENS_PER_PARAMETER = 20  # arXiv:2203.15556, table 3
+# Muon's rate suits matrices; a vocabulary's rows get few gradients each and want more. Measured at width 128 after 290,000
+# tokens: 2.340 bits per byte at 1, 2.267 at 4; with both rates raised together 2.359.
+TABLE_RATE_RATIO = {"adamw": 1.0, "muon": 4.0}
 EVALUATIONS = 5
 EVALUATION_SHARE = 0.1  # of the work of the training steps, at most
 FORWARD_SHARE = 1 / 3  # of a training step
@@ -29,6 +32,7 @@ class TrainPlan:
     context: int
     schedule: Schedule
     optimizer: Literal["adamw", "muon"]
+    table_rate_ratio: float
     weight_decay: float
     clip: float
     seed: int
@@ -87,6 +91,10 @@ def make_plan(
     micro_batch = origins.choose("micro_batch", optimization.micro_batch, batch, "the whole batch at once")
     steps = origins.choose("steps", optimization.steps, defaults.steps(batch * context), defaults.steps_why)
     peak = origins.choose("learning_rate", optimization.learning_rate, defaults.learning_rate, defaults.why)
+    by_optimizer = TABLE_RATE_RATIO[optimization.optimizer]
+    ratio = origins.choose(
+        "table_rate_ratio", optimization.table_rate_ratio, by_optimizer, f"usual with {optimization.optimizer}"
+    )
     warmup = round(defaults.warmup_share * steps)
     warmup = origins.choose("warmup_steps", optimization.warmup_steps, warmup, f"{defaults.warmup_share:.0%} of steps")
     every = max(1, steps // EVALUATIONS)
@@ -112,6 +120,7 @@ def make_plan(
         context=context,
         schedule=schedule,
         optimizer=optimization.optimizer,
+        table_rate_ratio=ratio,
         weight_decay=optimization.weight_decay,
         clip=optimization.clip,
         seed=seed,

@@ -19,6 +19,9 @@ class OptimizationSettings(Settings):
     context: int | None = Field(None, ge=2, le=1 << 20, description="tokens per row")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon needs fewer steps for the same loss")
     learning_rate: float | None = Field(None, gt=0, le=1, description="at its peak")
+    table_rate_ratio: float | None = Field(
+        None, gt=0, description="rate of embedding and head, as a multiple of the rate"
+    )
     weight_decay: float = Field(0.1, ge=0, le=1, description="per unit of learning rate, on matrices only")
     warmup_steps: int | None = Field(None, ge=0, description="steps of rising rate")
     schedule: ScheduleName = Field("cosine", description="how the rate falls")

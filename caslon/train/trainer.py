@@ -104,7 +104,9 @@ class Trainer:
         self.checkpoints, self.events, self.compute, self.extras = checkpoints, events, compute, extras
         self.save_model = save_model
         self.decoder = decoder.to(compute.device)
-        self.optimizer = Optimizer(decoder, plan.optimizer, weight_decay=plan.weight_decay)
+        self.optimizer = Optimizer(
+            decoder, plan.optimizer, weight_decay=plan.weight_decay, table_rate_ratio=plan.table_rate_ratio
+        )
         self.progress = Progress(micro_batch=plan.micro_batch)
         self.last_metrics: dict[str, float] = {}
         self._step_seconds = 0.0

@@ -31,6 +31,7 @@ PLAN = TrainPlan(
     context=16,
     schedule=Schedule("cosine", 0.01, 40, 4, 0.001),
     optimizer="muon",
+    table_rate_ratio=2.0,
     weight_decay=0.1,
     clip=1.0,
     seed=7,
