@@ -4,6 +4,7 @@ Gradio carries all its assets in its wheel; fonts are the system's, telemetry an
 content-security policy keeps the browser from asking any other host. The page asks the same service as the API does.
 """
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -19,13 +20,13 @@ from caslon.engine.request import Piece, SamplingParams
 from caslon.errors import CaslonError, UserError
 from caslon.server.errors import Refused, refused_from
 from caslon.server.service import Answer, Service
-from caslon.ui.tokens import TokenView, conversation, facts_line, problem_line
+from caslon.ui.tokens import TokenView, answer_box, conversation, facts_line, problem_line
 
 ALTERNATIVES = 6  # shown for each token
 REFRESH_SECONDS = 0.08  # a browser need not draw more often
 MOST_AT_ONCE = 64
 START_TEMPERATURE = 0.8  # a page is for trying things: always the likeliest token would show one answer only
-EMPTY = '<div class="answer"><span class="empty">The model’s text appears here. Point at a token to see its rivals.</span></div>'
+EMPTY = '<span class="empty">The model’s text appears here. Point at a token to see its rivals.</span>'
 LEGEND = '<div class="legend">sure <i></i> surprised</div>'
 EXAMPLE = "def read_lines(path):\n"
 
@@ -166,9 +167,9 @@ class Playground:
         return self.service.engine.params(**chosen, logprobs=logprobs)
 
 
-def _seed(text: str) -> int | None:
+def _seed(text: str) -> int:
     try:
-        return int(text) if text.strip() else None
+        return int(text) if text.strip() else secrets.randbelow(1_000_000)  # short enough to be written down
     except ValueError:
         raise UserError(f"the seed '{text}' is not a whole number", fix="clear it for a new one each time") from None
 
@@ -260,11 +261,11 @@ def _masthead(service: Service) -> str:
 def _completion_tab(page: Playground) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=360):
-            prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=5, max_lines=14, autofocus=True)
+            prompt = gr.Textbox(EXAMPLE, label="Prompt", lines=3, max_lines=14, autofocus=True)
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", min_width=120)
                 stop = gr.Button("Stop", min_width=80)
-            output = gr.HTML(EMPTY, padding=False)
+            output = gr.HTML(answer_box(EMPTY), padding=False)
             facts = gr.HTML(padding=False)
             gr.HTML(LEGEND, padding=False)
         with gr.Column(scale=3, min_width=240):

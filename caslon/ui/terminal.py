@@ -151,9 +151,11 @@ def open_model(model_or_url: str, *, api_key: str | None = None, model_name: str
         return
     from caslon.engine.engine import Engine  # torch takes seconds to import
 
-    engine = Engine.load(Path(model_or_url))
+    folder = Path(model_or_url).resolve()
+    engine = Engine.load(folder)
     try:
-        yield LocalModel(engine, Path(model_or_url).name)
+        # Every stage's folder is called "model": the stage's own name tells more.
+        yield LocalModel(engine, folder.parent.name if folder.name == "model" else folder.name)
     finally:
         engine.close()
 

@@ -34,7 +34,7 @@ class TokenView:
         """Return the text so far; `live` adds a mark where it goes on."""
         mark = '<span class="cursor"></span>' if live else ""
         prompt = f'<span class="prompt">{escape(self.prompt)}</span>'
-        return f'<div class="answer">{prompt}{"".join(self._done)}{mark}</div>'
+        return answer_box(f"{prompt}{''.join(self._done)}{mark}")
 
     def _span(self, text: str, logprobs: Sequence[TokenLogprob]) -> str:
         if not logprobs:
@@ -57,6 +57,11 @@ class TokenView:
             f'<span class="{kind}"><span class="name">{name}</span>'
             f'<span class="bar" style="--share:{share:.2f}%"></span><span class="share">{share:.1f} %</span></span>'
         )
+
+
+def answer_box(content: str) -> str:
+    """Return HTML in the box of completions, which keeps its end in sight; tables of rivals open below it."""
+    return f'<div class="answer-frame"><div class="answer"><div>{content}</div></div></div>'
 
 
 def conversation(turns: Sequence[Mapping[str, str]], *, live: bool = False) -> str:
