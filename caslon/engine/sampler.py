@@ -6,6 +6,7 @@ give what transformers' do; nucleus sampling: arXiv:1904.09751, min-p: arXiv:240
 arXiv:1909.05858. `S` sequences, `V` vocabulary.
 """
 
+import math
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -29,20 +30,34 @@ class Choice:
 
 def sample(logits: Tensor, sequences: Many[Sequence]) -> list[Choice]:
     """Return one choice for each row of `logits` [S, V], float32."""
+    raw = logits
+    rows = [row for row, sequence in enumerate(sequences) if _is_changed(sequence)]
+    if rows:
+        logits = logits.clone()
+        for row in rows:
+            logits[row] = changed(logits[row], sequences[row])
     best_logits, best_ids = logits.max(dim=-1)  # NaN and infinity pass through max; ties go to the lowest id
-    finite = torch.isfinite(best_logits).tolist()
-    chosen = best_ids.tolist()
-    for row, sequence in enumerate(sequences):
-        if finite[row] and not _is_plain_greedy(sequence):
-            chosen[row] = _choose(logits[row], sequence)
+    best, chosen = best_logits.tolist(), best_ids.tolist()
+    drawing = [row for row, one in enumerate(sequences) if one.params.temperature > 0 and math.isfinite(best[row])]
+    if drawing:
+        params = [sequences[row].params for row in drawing]
+        shares = allowed(logits if len(drawing) == len(sequences) else logits[drawing], params).softmax(dim=-1)
+        for row, token in zip(drawing, _drawn(shares, [sequences[row] for row in drawing]), strict=True):
+            chosen[row] = token
     return [
-        Choice(error=NOT_FINITE)
-        if not finite[row]
-        else Choice(error=NO_ALLOWED_TOKEN)
-        if chosen[row] is None
-        else Choice(chosen[row], _asked_logprob(logits[row], chosen[row], sequence.params))
+        _choice(raw[row], best[row], chosen[row], sequence.params, was_changed=row in rows)
         for row, sequence in enumerate(sequences)
     ]
+
+
+def _choice(raw: Tensor, best: float, token: int, params: SamplingParams, *, was_changed: bool) -> Choice:
+    if best == -math.inf and was_changed:
+        return Choice(error=NO_ALLOWED_TOKEN)
+    if not math.isfinite(best):
+        return Choice(error=NOT_FINITE)
+    if params.logprobs is None:
+        return Choice(token)
+    return Choice(token, token_logprobs(raw.unsqueeze(0), [token], params.logprobs)[0])
 
 
 def token_logprobs(logits: Tensor, ids: Many[int], alternatives: int) -> list[TokenLogprob]:
@@ -56,18 +71,50 @@ def token_logprobs(logits: Tensor, ids: Many[int], alternatives: int) -> list[To
     return [TokenLogprob(*row) for row in zip(ids, chosen, best, strict=True)]
 
 
-def allowed(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Return logits [V] after temperature, top-k, top-p and min-p; minus infinity marks what may not be drawn."""
-    if params.temperature not in (0, 1):
-        logits = logits / params.temperature
-    if 0 < params.top_k < logits.numel():
-        logits = _top_k(logits, params.top_k)
-    if params.top_p < 1:
-        logits = _top_p(logits, params.top_p)
-    if params.min_p > 0:
-        probabilities = logits.softmax(dim=-1)
-        logits = logits.masked_fill(probabilities < params.min_p * probabilities.max(), -torch.inf)
+def allowed(logits: Tensor, params: Many[SamplingParams]) -> Tensor:
+    """Return logits [S, V] after temperature, top-k, top-p and min-p; minus infinity marks what may not be drawn."""
+    if any(one.temperature != 1 for one in params):
+        logits = logits / _column([one.temperature for one in params], logits)
+    size = logits.shape[-1]
+    top_k = [one.top_k if 0 < one.top_k < size else size for one in params]
+    top_p = [one.top_p for one in params]
+    if min(top_k) < size or min(top_p) < 1:
+        logits = _most_likely(logits, top_k, top_p)
+    if any(one.min_p > 0 for one in params):
+        shares = logits.softmax(dim=-1)
+        least = _column([one.min_p for one in params], logits) * shares.amax(dim=-1, keepdim=True)
+        logits = logits.masked_fill(shares < least, -torch.inf)
     return logits
+
+
+def _most_likely(logits: Tensor, top_k: list[int], top_p: list[float]) -> Tensor:
+    """Keep the k largest of each row, then the smallest set of those whose share reaches p; at least one token."""
+    ascending, order = logits.sort(dim=-1, stable=True)
+    smallest_kept = torch.tensor([[logits.shape[-1] - count] for count in top_k], device=logits.device)
+    threshold = ascending.gather(1, smallest_kept)
+    logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if min(top_p) == 1:
+        return logits
+    ascending = ascending.masked_fill(ascending < threshold, -torch.inf)
+    # where a row has top_p = 1, nothing is below -1
+    excess = _column([1 - mass if mass < 1 else -1 for mass in top_p], logits)
+    unlikely = ascending.softmax(dim=-1).cumsum(dim=-1) <= excess
+    unlikely[:, -1] = False
+    return logits.masked_fill(torch.zeros_like(unlikely).scatter(1, order, unlikely), -torch.inf)
+
+
+def _drawn(shares: Tensor, sequences: Many[Sequence]) -> list[int]:
+    """Return for each row the token whose slice of the cumulative distribution [S, V] holds the sequence's next draw."""
+    # float64, so that 100,000 small shares add up; divided, so that the last slice ends at exactly 1
+    cumulative = shares.cumsum(dim=-1, dtype=torch.float64)
+    cumulative /= cumulative[:, -1:].clone()
+    draws = torch.tensor([[sequence.draws.random()] for sequence in sequences], dtype=torch.float64)
+    tokens: list[int] = torch.searchsorted(cumulative, draws.to(shares.device), right=True).squeeze(1).tolist()
+    return tokens
+
+
+def _column(values: Many[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
 
 
 def changed(logits: Tensor, sequence: Sequence) -> Tensor:
@@ -89,10 +136,6 @@ def changed(logits: Tensor, sequence: Sequence) -> Tensor:
     return logits
 
 
-def _is_plain_greedy(sequence: Sequence) -> bool:
-    return sequence.params.temperature == 0 and not _is_changed(sequence)
-
-
 def _is_changed(sequence: Sequence) -> bool:
     params = sequence.params
     return bool(
@@ -102,40 +145,3 @@ def _is_changed(sequence: Sequence) -> bool:
         or params.presence_penalty
         or sequence.output_tokens < params.min_tokens
     )
-
-
-def _choose(logits: Tensor, sequence: Sequence) -> int | None:
-    logits = logits.float()
-    if _is_changed(sequence):
-        logits = changed(logits, sequence)
-        if logits.max() == -torch.inf:
-            return None
-    if sequence.params.temperature == 0:
-        return int(logits.max(dim=-1).indices)
-    return _draw(allowed(logits, sequence.params).softmax(dim=-1), sequence.draws.random())
-
-
-def _draw(probabilities: Tensor, uniform: float) -> int:
-    """Return the token whose slice of the cumulative distribution [V] holds `uniform`, which lies in [0, 1)."""
-    # float64, so that 100,000 small probabilities add up; divided, so that the last slice ends at exactly 1
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    cumulative /= cumulative[-1].clone()
-    return int(torch.searchsorted(cumulative, uniform, right=True))
-
-
-def _top_k(logits: Tensor, count: int) -> Tensor:
-    return logits.masked_fill(logits < logits.topk(count).values[-1], -torch.inf)
-
-
-def _top_p(logits: Tensor, mass: float) -> Tensor:
-    """Keep the smallest set whose cumulative mass reaches `mass`; at least one token."""
-    ascending, order = logits.sort(descending=False)
-    unlikely = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - mass
-    unlikely[-1] = False
-    return logits.masked_fill(torch.zeros_like(unlikely).scatter(0, order, unlikely), -torch.inf)
-
-
-def _asked_logprob(logits: Tensor, token: int, params: SamplingParams) -> TokenLogprob | None:
-    if params.logprobs is None:
-        return None
-    return token_logprobs(logits.unsqueeze(0), [token], params.logprobs)[0]

@@ -24,7 +24,9 @@ def sequence(prompt: tuple[int, ...] = (0,), output: tuple[int, ...] = (), **fie
 
 
 def kept(**fields: Any) -> list[str]:
-    return [WORDS[index] for index in allowed(LOGITS, SamplingParams(**fields)).isfinite().nonzero().flatten()]
+    return [
+        WORDS[index] for index in allowed(LOGITS[None], [SamplingParams(**fields)])[0].isfinite().nonzero().flatten()
+    ]
 
 
 def test_the_published_example() -> None:
@@ -110,7 +112,7 @@ def test_equal_to_transformers_processors(fields: dict[str, Any]) -> None:
         logits = 4 * torch.randn(500, generator=generator)
         ids = torch.randint(500, (30,), generator=generator).tolist()
         params = SamplingParams(**fields)
-        ours = allowed(changed(logits, sequence(tuple(ids[:10]), tuple(ids[10:]), **fields)), params)
+        ours = allowed(changed(logits, sequence(tuple(ids[:10]), tuple(ids[10:]), **fields))[None], [params])[0]
         theirs = processors(params)(torch.tensor([ids]), logits[None])[0]
         assert torch.equal(ours.isinf(), theirs.isinf())
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
@@ -130,6 +132,28 @@ def test_a_drawn_token_is_always_an_allowed_one(
 ) -> None:
     logits = torch.tensor(values)
     chooser = sequence(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    open_to_choice = allowed(logits, chooser.params).isfinite()
+    open_to_choice = allowed(logits[None], [chooser.params])[0].isfinite()
     assert open_to_choice[logits == logits.max()].any()
     assert open_to_choice[sample(logits[None], [chooser])[0].id]
+
+
+def test_rows_do_not_depend_on_their_neighbours() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = 3 * torch.randn(40, 700, generator=generator)
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0},
+        {"top_p": 0.7},
+        {"top_k": 5, "temperature": 1.5},
+        {"min_p": 0.1},
+        {"repetition_penalty": 2, "top_p": 0.9, "logprobs": 2},
+        {"logit_bias": {3: 5.0}},
+        {"presence_penalty": 1.0, "frequency_penalty": 0.5},
+    ]
+    fields = [{**kinds[row % len(kinds)], "seed": row} for row in range(40)]
+
+    def made(row: int) -> Sequence:
+        return sequence((1, 2), (3, 3, row), **fields[row])
+
+    together = sample(logits, [made(row) for row in range(40)])
+    assert together == [sample(logits[row : row + 1], [made(row)])[0] for row in range(40)]
