@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Result:
-    """New tokens per second of both programs; `first_token` rates count prompt tokens instead."""
+    """New tokens per second of both programs; for the load with one new token, prompt tokens per second."""
 
     load: str
     caslon: float
@@ -91,8 +91,8 @@ def loads(vocab_size: int, context: int) -> Iterator[Load]:
     yield Load(f"prompt of {longest - 8} tokens, 1 new", prompts(1, longest - 8, longest - 8), [1], 1)
 
 
-def caslon_seconds(folder: Path, load: Load) -> Callable[[], float]:
-    settings = EngineSettings(max_running=load.batch, prefix_cache=False)
+def caslon_seconds(folder: Path, load: Load, *, batch_invariant: bool) -> Callable[[], float]:
+    settings = EngineSettings(max_running=load.batch, prefix_cache=False, batch_invariant=batch_invariant)
     engine = Engine.load(folder, settings)
     params = [SamplingParams(max_tokens=count, temperature=0, ignore_eos=True) for count in load.new_tokens]
 
@@ -125,11 +125,11 @@ def transformers_seconds(model: Any, load: Load) -> Callable[[], float]:
 
 
 @torch.inference_mode()
-def measure(folder: Path, rounds: int) -> list[Result]:
+def measure(folder: Path, rounds: int, *, batch_invariant: bool) -> list[Result]:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     results = []
     for load in loads(model.config.vocab_size, model.config.max_position_embeddings):
-        ours, theirs = caslon_seconds(folder, load), transformers_seconds(model, load)
+        ours, theirs = caslon_seconds(folder, load, batch_invariant=batch_invariant), transformers_seconds(model, load)
         ours(), theirs()  # the first run warms both up
         seconds = [(ours(), theirs()) for _ in range(rounds)]
         tokens = sum(load.new_tokens) if max(load.new_tokens) > 1 else len(load.prompts[0])
@@ -144,16 +144,22 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--not-batch-invariant", action="store_true", help="measure without padded rows")
     parser.add_argument("--output", type=Path, help="write the figures as JSON here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.model or random_model(Path(scratch))
         print("| tokens/s | caslon | transformers | ratio |\n|---|---:|---:|---:|")
-        results = measure(folder, arguments.rounds)
+        results = measure(folder, arguments.rounds, batch_invariant=not arguments.not_batch_invariant)
     if arguments.output:
         figures = [{**asdict(result), "ratio": result.ratio} for result in results]
-        record = {"threads": arguments.threads, "torch": torch.__version__, "python": sys.version.split()[0]}
+        record = {
+            "threads": arguments.threads,
+            "batch_invariant": not arguments.not_batch_invariant,
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+        }
         arguments.output.write_text(json.dumps({**record, "tokens_per_second": figures}, indent=2) + "\n")
 
 

@@ -127,7 +127,7 @@ class Engine:
         count = _block_count(settings, self.model_context, kv_bytes_per_token(config, dtype), decoder.device)
         self._pool = BlockPool(count, settings.block_tokens, prefix_cache=settings.prefix_cache)
         self._cache = PagedCache(config, count, settings.block_tokens, dtype, decoder.device)
-        self._runner = Runner(decoder, self._cache, tokenizer.vocab_size)
+        self._runner = Runner(decoder, self._cache, tokenizer.vocab_size, batch_invariant=settings.batch_invariant)
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caslon.engine.paged import PagedCache, StepAttention, padded_rows
+from caslon.engine.paged import ROW_MULTIPLE, PagedCache, StepAttention, padded_rows
 from caslon.engine.scheduler import Chunk, StepPlan
 from caslon.model.decoder import Decoder
 
@@ -38,31 +38,32 @@ class StepOutput:
 class Runner:
     """The one place where the engine calls the decoder."""
 
-    def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int) -> None:
+    def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int, *, batch_invariant: bool) -> None:
         self.decoder = decoder
         self.cache = cache
         self.vocab_size = vocab_size
+        self._row_multiple = ROW_MULTIPLE if batch_invariant else 1
         self._groups = decoder.config.num_attention_heads // decoder.config.num_key_value_heads
 
     def run(self, plan: StepPlan) -> StepOutput:
         """Compute a step; its keys and values are in the cache afterwards."""
         ids = [token for chunk in plan for token in chunk.sequence.ids[chunk.start : chunk.end]]
         positions = [position for chunk in plan for position in range(chunk.start, chunk.end)]
-        attend = StepAttention(self.cache, plan, self._groups)
+        attend = StepAttention(self.cache, plan, self._groups, self._row_multiple)
         hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]
         choosing, next_rows, scoring, prompt_rows = _rows_asked_for(plan)
         logits = self._logits(hidden, next_rows + prompt_rows)
         return StepOutput(choosing, logits[: len(next_rows)], scoring, logits[len(next_rows) :])
 
     def _row(self, numbers: list[int]) -> Tensor:
-        padding = [0] * (padded_rows(len(numbers)) - len(numbers))
+        padding = [0] * (padded_rows(len(numbers), self._row_multiple) - len(numbers))
         return torch.tensor([numbers + padding], device=self.decoder.device)
 
     def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
         """Return float32 logits [rows, V] of rows of `hidden`. Ids that the tokenizer does not have are left out."""
         if not rows:
             return hidden.new_empty(0, self.vocab_size)
-        padding = rows[-1:] * (padded_rows(len(rows)) - len(rows))
+        padding = rows[-1:] * (padded_rows(len(rows), self._row_multiple) - len(rows))
         chosen = hidden.index_select(0, torch.tensor(rows + padding, device=hidden.device))
         return self.decoder.logits(chosen)[: len(rows), : self.vocab_size].float()
 

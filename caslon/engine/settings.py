@@ -10,7 +10,7 @@ from caslon.settings import Settings, side_effect_only
 class EngineSettings(Settings):
     """How much runs at once and how much memory the key-value cache may take.
 
-    No field changes a greedy answer. The defaults are for a CPU: 16 sequences keep two cores busy, and a step of 512
+    No field changes a greedy answer (without `batch_invariant`, ties within 1e-6 aside). The defaults are for a CPU: 16 sequences keep two cores busy, and a step of 512
     tokens keeps the wait of a running answer short while a long prompt is read.
     """
 
@@ -20,6 +20,9 @@ class EngineSettings(Settings):
     max_model_tokens: int | None = Field(None, ge=1, description="longest prompt and answer; default: the model's own")
     kv_memory_gib: float | None = Field(None, gt=0, description="size of the cache; default: what fits and is useful")
     prefix_cache: bool = Field(True, description="reuse blocks of earlier prompts that begin alike")
+    batch_invariant: bool = Field(
+        True, description="same bits whatever runs beside a request (float32, CPU); off: one lone answer comes faster"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()
     )

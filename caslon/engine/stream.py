@@ -41,10 +41,10 @@ class TextStream:
         if self._tokenizer.is_byte_level:
             return self._utf8.decode(self._tokenizer.token_bytes(token))
         self._ids.append(token)
-        whole = self._tokenizer.decode(self._ids)
-        if whole.endswith("\N{REPLACEMENT CHARACTER}"):  # perhaps the first bytes of a character
+        spelling = self._tokenizer.spelling_of(token)
+        if spelling.startswith("<0x") and spelling.endswith(">"):  # a run of single bytes is read as one, at its end
             return ""
-        return self._after_decoded(whole)
+        return self._after_decoded(self._tokenizer.decode(self._ids))
 
     def _rest(self) -> str:
         if self._tokenizer.is_byte_level:

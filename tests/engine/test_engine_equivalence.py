@@ -67,6 +67,14 @@ def test_preemption_changes_nothing(
             assert logprobs(completions) == logprobs(engine.generate(prompts, GREEDY))
 
 
+def test_without_batch_invariance_the_tokens_are_still_the_same(
+    case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer
+) -> None:
+    decoder, prompts, expected = case
+    with Engine(decoder, tokenizer, EngineSettings(batch_invariant=False)) as engine:
+        assert [completion.ids for completion in engine.generate(prompts, GREEDY)] == expected
+
+
 def test_two_threads_compute_the_same_bits(decoder: Decoder, tokenizer: Tokenizer) -> None:
     prompts = random_prompts(tokenizer.vocab_size, (3, 66, 12, 40, 130))
     params = SamplingParams(max_tokens=4, temperature=0, ignore_eos=True, logprobs=0)
