@@ -132,7 +132,6 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return a `generation_config.json` that says where to stop and nothing about sampling."""
     return {
         "bos_token_id": tokenizer.start_of_text_id,
-        "do_sample": False,
         "eos_token_id": list(tokenizer.stop_ids),
         "pad_token_id": tokenizer.pad_id,
     }
