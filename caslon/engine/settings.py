@@ -10,8 +10,9 @@ from caslon.settings import Settings, side_effect_only
 class EngineSettings(Settings):
     """How much runs at once and how much memory the key-value cache may take.
 
-    No field changes a greedy answer (without `batch_invariant`, ties within 1e-6 aside). The defaults are for a CPU: 16
-    sequences keep two cores busy, and a step of 512 tokens keeps a running answer's wait short while a long prompt is read.
+    No field changes a greedy answer (without `batch_invariant`, ties within 1e-6 aside). The defaults are for a CPU:
+    16 sequences keep two cores busy, and a step of 512 tokens keeps the wait of a running answer short while a long
+    prompt is read.
     """
 
     block_tokens: int = Field(16, ge=8, le=128, description="tokens per block of the cache; a power of two")
