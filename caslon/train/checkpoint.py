@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from caslon.errors import StorageError
+from caslon.errors import StorageError, UserError
 from caslon.folders import sha256_of_file, sync_folder, write_atomic
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -207,6 +207,28 @@ class Checkpoints:
                 self._remove(item)
         self.warn(f"no checkpoint written: it needs {SPARE * size / 1e6:.0f} MB and {free / 1e6:.0f} MB are free")
         return False
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """Raise `UserError` naming every key in which a run differs from the checkpoint it would go on from."""
+    now = _as_json(now)
+    changed = [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(
+            "this run differs from the one that wrote the checkpoint: " + "; ".join(changed),
+            where=str(where),
+            fix="restore the settings, or give the run another name to train from the start",
+        )
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

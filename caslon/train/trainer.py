@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError, UserError
+from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError
 from caslon.model.decoder import Decoder
 from caslon.model.folder import ModelFolder
 from caslon.observe.events import EventLog, Metrics, Resumed, Sample, Timing
 from caslon.train.batches import Batch, Batches
-from caslon.train.checkpoint import Checkpoint, Checkpoints, SaveModel
+from caslon.train.checkpoint import Checkpoint, Checkpoints, SaveModel, refuse_changes
 from caslon.train.objectives import Objective
 from caslon.train.optimizer import Optimizer
 from caslon.train.plan import TrainPlan
@@ -382,28 +382,6 @@ class Trainer:
         if "eval/val_bpb" in self.last_metrics:
             parts.append(f"val {self.last_metrics['eval/val_bpb']:.3f} bits/byte")
         return " | ".join(parts)
-
-
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """Raise `UserError` naming every key in which a run differs from the checkpoint it would go on from."""
-    now = _as_json(now)
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise UserError(
-            "this run differs from the one that wrote the checkpoint: " + "; ".join(changed),
-            where=str(where),
-            fix="restore the settings, or give the run another name to train from the start",
-        )
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def is_out_of_memory(error: BaseException) -> bool:

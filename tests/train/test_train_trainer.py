@@ -16,8 +16,8 @@ from caslon.model.decoder import Decoder
 from caslon.observe.events import EventLog, metric_values, read_events
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batch, PackedBatches
+from caslon.train.checkpoint import refuse_changes
 from caslon.train.objectives import LossSum, NextToken
-from caslon.train.trainer import refuse_changes
 
 QUICK = replace(PLAN, steps=6, eval_every=3, schedule=replace(PLAN.schedule, steps=6))
 
