@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 the user's mistake, 3 stopped and resumable, 4 storage, 5 diverged, 6 out of memory, 130 Ctrl-C.
 """
 
-import os
 import signal
 import sys
 from importlib import metadata
@@ -35,8 +34,6 @@ app.add_typer(tokenizer.app, name="tokenizer")
 def main() -> None:
     """Entry point of the `caslon` command."""
     signal.signal(signal.SIGTERM, _stop)
-    # Threads that wait by sleeping: with one other busy program on two cores, spinning ones trained 7 times slower (LOG.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False) or 0
     except typer.Abort:
