@@ -240,11 +240,12 @@ def test_workers_end_with_a_killed_parent(texts: Path, tmp_path: Path) -> None:
     script.write_text(program, encoding="utf-8")
     note = tmp_path / "pids"
     process = subprocess.Popen([sys.executable, str(script), str(note)], cwd=ROOT)
-    while process.poll() is None and not (note.is_file() and note.read_text()):
+    pids: list[int] = []  # read while the program lives: the kill may hit it in the middle of a later write
+    while process.poll() is None and not pids:
         time.sleep(0.02)
+        pids = [int(pid) for pid in note.read_text().split()] if note.is_file() else []
     process.send_signal(signal.SIGKILL)
     process.wait()
-    pids = [int(pid) for pid in note.read_text().split()]
     assert pids
     deadline = time.monotonic() + 20
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
