@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caslon.commands.output import JsonOption, group, say
+from caslon.commands.output import JsonOption, group, print_json, say
 from caslon.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,10 +116,11 @@ def serve(
 
 
 @app.command()
-def key() -> None:
+def key(as_json: JsonOption = False) -> None:
     """Make a new API key: print it once, and its SHA-256 for `caslon serve --api-key-sha256`."""
     made = f"sk-caslon-{secrets.token_urlsafe(32)}"
-    say(f"key      {made}\nsha-256  {hashlib.sha256(made.encode()).hexdigest()}")
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    print_json({"key": made, "sha256": digest}) if as_json else say(f"key      {made}\nsha-256  {digest}")
 
 
 def _say_ready(ready: "Ready", page: bool) -> None:

@@ -64,9 +64,9 @@ def run(
 
 
 @app.command()
-def train(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS) -> None:  # noqa: B006
+def train(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:  # noqa: B006
     """Do a recipe's stages up to its (first) pretraining: short for run --until pretrain."""
-    run(recipe, set_, until="pretrain", only=None, runs=runs, as_json=False)
+    run(recipe, set_, until="pretrain", only=None, runs=runs, as_json=as_json)
 
 
 @app.command()
@@ -90,13 +90,16 @@ def plan(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, 
 
 
 @app.command()
-def check(recipe: RecipeArgument, set_: SetOption = []) -> None:  # noqa: B006
+def check(recipe: RecipeArgument, set_: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
     """Check a recipe and the libraries it needs; exit 2 with every mistake when something is wrong."""
     from caslon import runner
 
     loaded = _loaded(recipe, set_)
     runner.check_extras(loaded)
-    say(f"{recipe} is in order: {' -> '.join(table.name for table in loaded.stages)}")
+    stages = [table.name for table in loaded.stages]
+    print_json({"recipe": str(recipe), "stages": stages}) if as_json else say(
+        f"{recipe} is in order: {' -> '.join(stages)}"
+    )
 
 
 @app.command()

@@ -93,6 +93,7 @@ def list_runs(runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
 def report(
     what: Annotated[Path, typer.Argument(help="a run folder, or its name below runs/", metavar="RUN")],
     runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a run's HTML report anew and print where it is."""
     from caslon.run_report import write_run_report
@@ -100,7 +101,8 @@ def report(
     folder = what if what.is_dir() else runs / what
     if not folder.is_dir():
         raise UserError(f"no run at {folder}", fix="see what there is: caslon runs")
-    say(str(write_run_report(folder)))
+    written = str(write_run_report(folder))
+    print_json({"report": written}) if as_json else say(written)
 
 
 @app.command()
