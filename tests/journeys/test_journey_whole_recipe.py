@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,8 @@ def caslon(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complet
     return result
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {stage: StageFolder.open(folder / "runs" / "small" / stage).digest for stage in STAGES}
+def digests(folder: Path, name: str = "small") -> dict[str, str]:
+    return {stage: StageFolder.open(folder / "runs" / name / stage).digest for stage in STAGES}
 
 
 @pytest.fixture(scope="module")
@@ -155,24 +154,37 @@ def test_report_and_listing(finished):
     assert rows[0]["val_bpb"] > 0
 
 
-def test_killed_at_random_moments_gives_the_same_bytes(finished, tmp_path):
-    """SIGKILL again and again, in whatever stage it hits; the last run ends by itself. Same content digests everywhere."""
-    (tmp_path / "small.toml").write_text(RECIPE)
+def run_killed(recipe: str, folder: Path, kills: int, seconds: tuple[float, float]) -> int:
+    """Start a recipe again and again, each time killed after a random while, then let it end; return how often it was killed."""
     draw = random.Random(20)
-    kills = 0
-    while kills < 6:
+    for number in range(kills):
         process = subprocess.Popen(
-            [CASLON, "run", "small.toml"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [CASLON, "run", recipe], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         try:
-            process.wait(timeout=draw.uniform(2.5, 9.0))
-            break  # it got through
+            process.wait(timeout=draw.uniform(*seconds))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            kills += 1
-            time.sleep(0.1)
-    caslon("run", "small.toml", cwd=tmp_path)
-    assert kills >= 1
+        else:
+            return number  # it got through
+    subprocess.run([CASLON, "run", recipe], cwd=folder, check=True, capture_output=True)
+    return kills
+
+
+def test_killed_at_random_moments_gives_the_same_bytes(finished, tmp_path):
+    """SIGKILL in whatever stage it hits; the last run ends by itself. Same content digests everywhere."""
+    (tmp_path / "small.toml").write_text(RECIPE)
+    assert run_killed("small.toml", tmp_path, 6, (2.5, 9.0)) >= 1
     assert digests(tmp_path) == digests(finished)
+
+
+@pytest.mark.slow
+def test_quickstart_killed_twenty_times_gives_the_same_bytes(tmp_path):
+    recipe = str(Path(__file__).parents[2] / "recipes" / "quickstart.toml")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    subprocess.run([CASLON, "run", recipe], cwd=tmp_path / "whole", check=True, capture_output=True)
+    assert run_killed(recipe, tmp_path / "killed", 20, (8.0, 40.0)) >= 10
+    assert digests(tmp_path / "killed", "quickstart") == digests(tmp_path / "whole", "quickstart")
