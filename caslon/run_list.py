@@ -10,7 +10,11 @@ from caslon.errors import UserError
 from caslon.folders import MANIFEST, PARTIAL, StageFolder, lock
 from caslon.observe.console import size
 
-SHOWN_TOTALS = 4
+SHOWN_TOTALS = 3
+FIRST_TOTALS = (
+    "documents", "text_bytes", "vocab_size", "train_tokens", "val_bpb", "parameters", "steps", "test_bpb", "best_ngram_bpb",
+    "answers_ended_by_themselves", "questions", "conversations", "completions", "chats", "tokens_equal_to_plain_decoder",
+)  # fmt: skip
 SUPERSEDED = "superseded"
 
 
@@ -33,13 +37,12 @@ def run_rows(runs: Path) -> list[RunRow]:
 
 
 def key_figures(totals: dict[str, Any]) -> str:
-    """Return a stage's first totals as one line: `1,204 documents, 11.2 MB text`."""
-    parts = []
-    for name, value in totals.items():
-        if name == "peak_memory_bytes" or isinstance(value, dict | list | str) or value is None:
-            continue
-        parts.append(_figure(name, value))
-    return ", ".join(parts[:SHOWN_TOTALS])
+    """Return what a stage is judged by, then its first other totals, as one line: `1,204 documents, 11.2 MB text`."""
+    plain = {
+        name: value for name, value in totals.items() if isinstance(value, int | float) and name != "peak_memory_bytes"
+    }
+    names = [*(name for name in FIRST_TOTALS if name in plain), *(name for name in plain if name not in FIRST_TOTALS)]
+    return ", ".join(_figure(name, plain[name]) for name in names[:SHOWN_TOTALS])
 
 
 def collect_garbage(runs: Path, *, delete: bool) -> list[tuple[Path, int]]:
@@ -84,7 +87,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _figure(name: str, value: float) -> str:
-    words = name.replace("_", " ")
+    words = name.replace("_bpb", " bits per byte").replace("val ", "validation ").replace("_", " ")
     if name.endswith("_bytes"):
         return f"{size(value)} {words.removesuffix(' bytes')}"
     return f"{value:,} {words}" if isinstance(value, int) else f"{value:.4g} {words}"

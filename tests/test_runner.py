@@ -10,7 +10,7 @@ from caslon import runner
 from caslon.errors import Stopped, UserError
 from caslon.folders import StageFolder, lock
 from caslon.recipe import load_recipe
-from caslon.run_list import collect_garbage, run_rows
+from caslon.run_list import collect_garbage, key_figures, run_rows
 
 RECIPE = """
 name = "small"
@@ -177,3 +177,16 @@ def test_lineage_leads_back_to_the_source(calls):
     assert file_entry(folder / "pretrain" / "model" / "weights.json")["intact"]
     with pytest.raises(UserError, match="not part of a finished stage"):
         ancestors(Path("recipe.toml"))
+
+
+def test_key_figures_begin_with_what_a_stage_is_judged_by():
+    totals = {
+        "best_step": 5,
+        "parameters": 1328512,
+        "steps": 550,
+        "val_bpb": 1.8146,
+        "peak_memory_bytes": 9,
+        "rejects": {},
+    }
+    assert key_figures(totals) == "1.815 validation bits per byte, 1,328,512 parameters, 550 steps"
+    assert key_figures({"text_bytes": 13_537_610, "documents": 1176}) == "1,176 documents, 13.5 MB text"
