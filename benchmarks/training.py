@@ -67,8 +67,8 @@ def caslon_step(config: DecoderConfig, optimizer: str, *, mask: bool, threads: i
     """Return one step of caslon's trainer: batch, loss, gradients, clipping, update, log."""
     plan = TrainPlan(
         steps=1_000_000, batch=BATCH, micro_batch=BATCH, context=CONTEXT,
-        schedule=Schedule("constant", 1e-3, 1_000_000), optimizer=optimizer, weight_decay=0.1, clip=1.0, seed=SEED,
-        eval_every=1_000_000, eval_batches=1, save_every=None, keep=1,
+        schedule=Schedule("constant", 1e-3, 1_000_000), optimizer=optimizer, table_rate_ratio=1.0, weight_decay=0.1, clip=1.0,
+        seed=SEED, eval_every=1_000_000, eval_batches=1, save_every=None, keep=1,
     )  # fmt: skip
     decoder = Decoder(config)
     decoder.initialise(SEED)
