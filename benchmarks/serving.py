@@ -126,7 +126,8 @@ def transformers_seconds(model: Any, load: Load) -> Callable[[], float]:
 
 @torch.inference_mode()
 def measure(folder: Path, rounds: int, *, batch_invariant: bool) -> list[Result]:
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model.eval()
     results = []
     for load in loads(model.config.vocab_size, model.config.max_position_embeddings):
         ours, theirs = caslon_seconds(folder, load, batch_invariant=batch_invariant), transformers_seconds(model, load)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from caslon.observe.events import EventLog
 from caslon.train.batches import Documents, PackedBatches
 from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
+from caslon.train.optimizer import OptimizerName
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import choose_compute
 from caslon.train.schedule import Schedule
@@ -63,7 +65,7 @@ def shape(family: Family, depth: int) -> DecoderConfig:
     return DecoderConfig.from_depth(depth, family=family, vocab_size=VOCAB_SIZE, context=CONTEXT)
 
 
-def caslon_step(config: DecoderConfig, optimizer: str, *, mask: bool, threads: int, folder: Path) -> Step:
+def caslon_step(config: DecoderConfig, optimizer: OptimizerName, *, mask: bool, threads: int, folder: Path) -> Step:
     """Return one step of caslon's trainer: batch, loss, gradients, clipping, update, log."""
     plan = TrainPlan(
         steps=1_000_000, batch=BATCH, micro_batch=BATCH, context=CONTEXT,
@@ -95,7 +97,9 @@ def transformers_step(config: DecoderConfig) -> Step:
 
     values = config.to_json()
     peer = AutoConfig.for_model(values.pop("model_type"), **values)
-    model = AutoModelForCausalLM.from_config(peer, attn_implementation="eager", dtype=torch.float32).train()
+    model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        peer, attn_implementation="eager", dtype=torch.float32
+    ).train()
     model.config.use_cache = False
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -109,7 +113,7 @@ def transformers_step(config: DecoderConfig) -> Step:
         batch = batches.batch(done, BATCH)
         logits = model(input_ids=batch.ids).logits
         loss = torch.nn.functional.cross_entropy(logits.view(-1, logits.size(-1)), batch.targets.view(-1))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -187,7 +191,7 @@ def main() -> None:
           f"{torch.get_num_threads()} threads; medians of {given.rounds} rounds of {given.steps} steps in turns")  # fmt: skip
     print("\n| family | trainer | tokens/s | range | times the peer |\n|---|---|---:|---|---:|")
     for row in rows:
-        low, high = row["range"]
+        low, high = cast(tuple[float, float], row["range"])
         print(
             f"| {row['family']} | {row['trainer']} | {row['tokens_per_second']:,.0f} | {low:,.0f} to {high:,.0f} "
             f"| {row['times_peer']:.2f} |"
