@@ -68,7 +68,7 @@ class StepCounts:
             self.documents_rejected += 1
             self.characters_rejected += characters
             return
-        removed = sum(len(removal.text) for removal in after.removals[len(before.removals) :])
+        removed = sum(removal.characters for removal in after.removals[len(before.removals) :])
         left = len(after.text) if after.blocks is not before.blocks else characters
         self.documents_out += 1
         self.characters_out += left

@@ -74,9 +74,14 @@ class Removal:
     """Characters taken out of a kept document, and why."""
 
     code: str  # ad_block | boilerplate_line | duplicate_paragraph | foreign_paragraph | masked
-    text: str
+    text: str  # empty where it must not be kept
     start: int  # in the decoded raw text
     end: int
+    characters: int = -1  # how many were taken out; by default the length of `text`
+
+    def __post_init__(self) -> None:
+        if self.characters < 0:
+            object.__setattr__(self, "characters", len(self.text))
 
 
 @dataclass(frozen=True, slots=True)
