@@ -9,21 +9,17 @@ reported at once with file, line, entry and field.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from caslon.corpus.registry_entry import ALLOWED_USES, FORMATS, PRIORITIES, PYTHON, ROLES, TIERS, SourceEntry
 from caslon.errors import UserError
 from caslon.settings import nearest
 
-PYTHON = "python"
 REGISTRY_NAME = "sources.json"
-TIERS = ("general", "gutenberg", "historical", "web", "code")
-FORMATS = ("auto", "text", "html", "tei", "python")
-PRIORITIES = ("high", "medium", "low")
-ALLOWED_USES = ("any", "non_commercial", "research", "none")
-ROLES = ("train", "duplicate", "negative", "sample")
+__all__ = ["PYTHON", "REGISTRY_NAME", "Registry", "SourceEntry", "base_of", "load_sources", "python_entry"]
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{2,63}")
 
 # Inventories name the kind of a file in words; the tier of a file follows from its archive, then from those words.
@@ -33,41 +29,6 @@ INVENTORY_TIERS = (
     ("sample/clic*", "gutenberg"), ("sample/standardebooks*", "gutenberg"), ("sample/eltec*", "gutenberg"),
     ("sample/oldbailey*", "general"), ("bad/*", "general"), ("*", "historical"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SourceEntry:
-    """One source: where it lies, what it is, and which of its files are wanted."""
-
-    id: str
-    location: str  # `python`, or a path below `base` (or absolute)
-    base: Path = Path()  # folder where relative locations, and the paths in the origins of documents, start
-    title: str = ""
-    time_period: tuple[int, int] | None = None
-    languages: tuple[str, ...] = ()
-    formats: tuple[str, ...] = ("auto",)
-    licence: str = ""
-    role: str = "train"
-    tier: str = "general"
-    priority: str = "medium"
-    enabled: bool = True
-    include: tuple[str, ...] = ()  # globs over `path` or `path!member`; empty: everything
-    exclude: tuple[str, ...] = ()
-    max_items: int | None = None
-    ocr: bool = False
-    allowed_use: str = "any"
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of single members, by path inside the source
-
-    @property
-    def path(self) -> Path:
-        """The file or folder the entry names."""
-        return self.base / self.location
-
-    def wants(self, address: str) -> bool:
-        """Return whether the globs let a file or member in."""
-        if any(fnmatchcase(address, glob) for glob in self.exclude):
-            return False
-        return not self.include or any(fnmatchcase(address, glob) for glob in self.include)
 
 
 @dataclass(frozen=True)
