@@ -1,175 +1,30 @@
-"""Collecting: turns source entries into raw files, one after another, in an order that depends on names only.
+"""Files and archives as streams: turns one path into the raw files in it.
 
-Folders are walked, archives (.tar, .zip, .gz, .bz2, .xz and tars packed with them) are read as streams and never unpacked
-to disk, so a member's name can lead nowhere. The source `python` is the standard library of the running interpreter, read
-in place. A cut-off archive gives the files that could be read, and the last of them carries the problem.
+Archives (.tar, .zip, .gz, .bz2, .xz and tars packed with them) are never unpacked to disk, so a member's name can lead
+nowhere. A cut-off archive gives the files that could be read, and the last of them carries the problem.
 """
 
-import builtins
 import bz2
 import gzip
 import hashlib
 import io
 import lzma
-import os
-import sysconfig
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from caslon.corpus.document import Origin
-from caslon.corpus.registry import PYTHON, REGISTRY_NAME, SourceEntry
-from caslon.errors import UserError
+from caslon.corpus.collect.raw_file import Problem, RawFile
 
 MAX_RATIO = 100  # unpacked bytes per packed byte; text packs 3 to 10 times, bombs 1000 times
 RATIO_FREE_BYTES = 1 << 20  # tiny archives of blanks may pack better than that
 MAX_FILE_BYTES = 100 << 20
 CHUNK_BYTES = 1 << 20
-PACKERS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".tgz": "gzip", ".tbz2": "bzip2", ".txz": "xz"}
-
-# Folders of the standard library that hold tests, other people's packages or bundled wheels, and files made at build time.
-NO_LIBRARY = frozenset(
-    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "_bundled", "bad_coding"}
-)
-NO_LIBRARY_FILES = ("_sysconfigdata", "python-config", "lib2to3/pgen2/grammar")
-
-Problem = tuple[str, str]  # a reject code and its reason in words
 
 
-@dataclass(frozen=True, slots=True)
-class RawFile:
-    """One file or archive member as it came, with what the registry knows about it. Can be sent to another process."""
-
-    source: str
-    path: str  # relative to the entry's base
-    member: str
-    bytes: builtins.bytes
-    sha256: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()  # what went wrong while it was fetched
-
-    @property
-    def origin(self) -> Origin:
-        """The address documents made of this file carry."""
-        return Origin(self.source, self.path, self.member, "", self.sha256)
-
-    @property
-    def name(self) -> str:
-        """The file name, for a tie between types."""
-        return PurePosixPath(self.member or self.path).name
-
-
-def raw_files(entries: Iterable[SourceEntry]) -> Iterator[RawFile]:
-    """Yield the raw files of all entries, entry by entry, sorted by path inside an entry; one is in memory at a time."""
-    for entry in entries:
-        yield from _files_of(entry)
-
-
-def source_paths(entries: Iterable[SourceEntry]) -> list[Path]:
-    """Return every outside file that the entries read, sorted: what a cache key has to hash."""
-    paths: set[Path] = set()
-    for entry in entries:
-        paths.update(path for path, _ in _paths_of(entry))
-        registry = entry.base / REGISTRY_NAME
-        if entry.facts and registry.is_file():
-            paths.add(registry)
-    return sorted(paths)
-
-
-def load_raw(origin: Origin, base: Path) -> RawFile:
-    """Return the raw file a document came from; `base` is the `base` of its source entry (any path for `python`)."""
-    root = _library_folder() if origin.source == PYTHON else base
-    path = root / origin.path
-    if not path.is_file():
-        raise UserError("the raw file is not there any more", where=str(path))
-    for raw in _read_path(origin.source, path, origin.path, origin.member or None):
-        if raw.member == origin.member:
-            return raw
-    raise UserError(f"the archive has no member '{origin.member}' any more", where=str(path))
-
-
-def _files_of(entry: SourceEntry) -> Iterator[RawFile]:
-    count = 0
-    for path, name in _paths_of(entry):
-        for raw in _read_path(entry.id, path, name, None):
-            address = f"{raw.path}!{raw.member}" if raw.member else raw.path
-            facts = _facts_of(entry, raw)
-            if facts is None and raw.problems and not raw.member:
-                facts = {}  # the archive itself is damaged: that must not go unseen
-            if facts is None or not entry.wants(address):
-                continue
-            yield replace(raw, metadata=_metadata(entry, facts))
-            count += 1
-            if count == entry.max_items:
-                return
-
-
-def _facts_of(entry: SourceEntry, raw: RawFile) -> Mapping[str, Any] | None:
-    """What an inventory says about the file; None when there is one and it does not list the file."""
-    if not entry.facts:
-        return {}
-    return entry.facts.get(raw.member or raw.path)
-
-
-def _metadata(entry: SourceEntry, facts: Mapping[str, Any]) -> dict[str, Any]:
-    known: dict[str, Any] = {"tier": entry.tier, "licence": entry.licence, "role": entry.role, "formats": entry.formats}
-    if entry.languages:
-        known["languages"] = entry.languages
-    if entry.time_period:
-        known["time_period"] = entry.time_period
-    if entry.ocr:
-        known["ocr"] = True
-    return {**known, **facts}
-
-
-def _paths_of(entry: SourceEntry) -> list[tuple[Path, str]]:
-    """Return `(path, path relative to the base)` of every file of an entry, sorted by the latter."""
-    if entry.location == PYTHON:
-        return _library_files()
-    path = entry.path
-    if path.is_file():
-        return [(path, entry.location)]
-    if not path.is_dir():
-        raise UserError(f"the source '{entry.id}' does not exist", where=str(path), fix="check its location")
-    names = [
-        file.relative_to(entry.base).as_posix()
-        for file in path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
-    return [(entry.base / name, name) for name in sorted(names)]
-
-
-# --- the standard library ----------------------------------------------------------------------------------------------
-
-
-def _library_folder() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
-
-
-def _library_files() -> list[tuple[Path, str]]:
-    folder = _library_folder()
-    names: list[str] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NO_LIBRARY]  # site-packages may hold 100,000 files
-        names += [(Path(place) / name).relative_to(folder).as_posix() for name in files if name.endswith(".py")]
-    return [(folder / name, name) for name in sorted(names) if _is_library(name)]
-
-
-def _is_library(name: str) -> bool:
-    parts = name.split("/")
-    return not NO_LIBRARY.intersection(parts[:-1]) and not any(
-        name.startswith(start) or parts[-1].startswith(start) for start in NO_LIBRARY_FILES
-    )
-
-
-# --- files and archives ------------------------------------------------------------------------------------------------
-
-
-def _read_path(source: str, path: Path, name: str, member: str | None) -> Iterator[RawFile]:
+def read_path(source: str, path: Path, name: str, member: str | None) -> Iterator[RawFile]:
     """Yield the file itself, or the members of it when it is an archive (only `member` when given)."""
     kind = _archive_kind(path)
     if kind == "zip":
