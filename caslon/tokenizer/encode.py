@@ -1,64 +1,58 @@
-"""Texts to token files, and token files to arrays.
+"""Texts to token files: `<split>-NNNNN.bin`, `documents.parquet` and `meta.json`.
 
-`tokens/<split>-00000.bin` holds the ids of a split, two or four bytes each, little-endian, in the order of the corpus, with the
-end-of-text id after every unit (a document or a segment). `documents.parquet` says where each unit lies, `meta.json` what the
-files are. The same texts give the same bytes for any number of processes.
+A `.bin` file holds ids of two or four bytes, little-endian, in the order of the corpus, with the end-of-text id after every unit
+(a document or a segment). The same texts give the same bytes for any number of processes, and after any interruption: a cursor
+beside the files says how far they are on disk, and the next call cuts them there and goes on.
 """
 
 import hashlib
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from itertools import count
-from multiprocessing.connection import Connection
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
-from caslon.errors import CaslonError, StorageError, UserError
-from caslon.folders import write_atomic
-from caslon.tokenizer.bulk import BulkEncoder, IdArray, id_type
+from caslon.errors import StorageError, UserError
+from caslon.folders import digest_of, write_atomic
+from caslon.tokenizer.bulk import IdArray, id_type
+from caslon.tokenizer.encode_workers import Encoded, Encoders, encoders
+from caslon.tokenizer.token_files import (
+    DOCUMENTS_FILE,
+    FORMAT,
+    META_FILE,
+    SPLITS,
+    SplitFigures,
+    TokenFile,
+    TokenFiles,
+    TokenSplit,
+    are_whole,
+    read_meta,
+)
 from caslon.tokenizer.tokenizer import Tokenizer
 
-SPLITS = ("train", "validation", "test")
-META_FILE = "meta.json"
-DOCUMENTS_FILE = "documents.parquet"
+__all__ = [
+    "SPLITS",
+    "IdArray",
+    "SplitFigures",
+    "TokenFiles",
+    "TokenSplit",
+    "check_token_files",
+    "read_meta",
+    "write_token_files",
+]
+
 BATCH_CHARACTERS = 1 << 20  # of text handed to a process at once; bounds memory together with the longest text
+TOKENS_PER_FILE = 100_000_000
+CURSOR_CHARACTERS = 32 << 20  # of text between two cursors: some seconds of work
+CURSOR_FILE = ".cursor.json"
+ROWS_FILE = ".rows.jsonl"
+ROWS_AT_ONCE = 100_000
 
 TextUnit = tuple[str, str]  # id, text
 Progress = Callable[[str, int], None]  # split, characters encoded so far
-
-
-@dataclass(frozen=True)
-class SplitFigures:
-    """What one split holds. Characters and bytes are of its text; the end-of-text ids are counted in `tokens` only."""
-
-    file: str
-    sha256: str
-    tokens: int
-    units: int
-    characters: int
-    text_bytes: int
-
-
-@dataclass(frozen=True)
-class TokenFiles:
-    """The content of meta.json."""
-
-    vocab_size: int
-    id_type: str  # "uint16" | "uint32"
-    tokenizer_digest: str
-    dataset_id: str
-    unit: str  # "document" | "segment"
-    end_of_text_id: int
-    splits: dict[str, SplitFigures]
-    format: int = 1
 
 
 def write_token_files(
@@ -73,178 +67,257 @@ def write_token_files(
 ) -> TokenFiles:
     """Write the token files of all splits to `folder`; `read(split)` yields `(id, text)` in the order of the corpus.
 
-    Texts are streamed: memory holds a batch per process. An interrupted call leaves no file that looks finished.
+    Texts are streamed: memory holds a batch per process. Files of the same key (dataset, tokenizer, settings) that are whole are
+    kept; an interrupted call with the same key goes on where its files on disk end. `StorageError` when the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = _UnitRows()
-    figures = {}
-    with _encoders(tokenizer, workers) as encoders:
-        for split in SPLITS:
-            figures[split] = _write_split(folder, split, read(split), tokenizer, encoders, rows, progress)
-    _write_documents(folder / DOCUMENTS_FILE, rows)
-    files = TokenFiles(
-        vocab_size=tokenizer.vocab_size,
-        id_type=id_type(tokenizer.vocab_size).name,
-        tokenizer_digest=tokenizer.digest,
-        dataset_id=dataset_id,
-        unit=unit,
-        end_of_text_id=tokenizer.end_of_text_id,
-        splits=figures,
+    key = digest_of(
+        {
+            "dataset": dataset_id,
+            "tokenizer": tokenizer.digest,
+            "unit": unit,
+            "format": FORMAT,
+            "per_file": TOKENS_PER_FILE,
+        }
     )
-    write_atomic(folder / META_FILE, json.dumps(asdict(files), indent=2, sort_keys=True) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / META_FILE).is_file() and (found := _whole(folder, key)):
+        return found
+    with _stored(folder):
+        writing = _Writing.begin(folder, key, id_type(tokenizer.vocab_size).itemsize)
+        with encoders(tokenizer, workers) as group:
+            for split in SPLITS:
+                writing.split(split, read, group, unit, progress)
+        _write_documents(folder)
+        files = TokenFiles(
+            vocab_size=tokenizer.vocab_size,
+            id_type=id_type(tokenizer.vocab_size).name,
+            tokenizer_digest=tokenizer.digest,
+            dataset_id=dataset_id,
+            unit=unit,
+            end_of_text_id=tokenizer.end_of_text_id,
+            splits=writing.figures(),
+            key=key,
+        )
+        write_atomic(folder / META_FILE, json.dumps(asdict(files), indent=2, sort_keys=True) + "\n")
+        (folder / CURSOR_FILE).unlink()
+        (folder / ROWS_FILE).unlink()
     return files
 
 
-def read_meta(folder: Path) -> TokenFiles:
-    """Return what meta.json says; `UserError` when there are no token files."""
-    path = folder / META_FILE
-    if not path.is_file():
-        raise UserError("no token files here", where=str(folder), fix="give the tokens folder of a tokenizer stage")
-    data = json.loads(path.read_text(encoding="utf-8"))
-    splits = {name: SplitFigures(**figures) for name, figures in data.pop("splits").items()}
-    return TokenFiles(splits=splits, **data)
+def check_token_files(folder: Path, tokenizer: Tokenizer, read: Callable[[str], Iterable[TextUnit]]) -> int:
+    """Decode every unit and compare it with its text; return the number of units. `StorageError` names the first that differs."""
+    meta = read_meta(folder)
+    if meta.tokenizer_digest != tokenizer.digest:
+        raise UserError("these token files were made by another tokenizer", where=str(folder))
+    checked = 0
+    for name in SPLITS:
+        split = TokenSplit.open(folder, name)
+        ids = split.document_ids()
+        number = 0
+        for number, (id, text) in enumerate(read(name), start=1):
+            if (
+                number > len(ids)
+                or ids[number - 1] != id
+                or tokenizer.decode(split.document(number - 1).tolist()) != text
+            ):
+                raise StorageError(
+                    "the token files do not give this text back", where=f"{name}: {id}", fix="write them again"
+                )
+        if number != len(ids):
+            raise StorageError(f"'{name}' has {len(ids)} units, the corpus {number}", where=str(folder))
+        checked += number
+    return checked
 
 
-@dataclass(frozen=True, eq=False)
-class TokenSplit:
-    """One split of the token files, mapped into memory: nothing is read before it is used."""
-
-    folder: Path
-    split: str
-    meta: TokenFiles
-    ids: IdArray  # [tokens], every document closed by the end-of-text id, corpus order
-
-    @classmethod
-    def open(cls, tokens_folder: Path, split: str) -> "TokenSplit":
-        """Map a split; `UserError` when it does not exist, `StorageError` when its file has not the size it should."""
-        meta = read_meta(tokens_folder)
-        if split not in meta.splits:
-            raise UserError(f"there is no split '{split}'", where=str(tokens_folder), fix=f"use one of {SPLITS}")
-        figures = meta.splits[split]
-        path = tokens_folder / figures.file
-        kind = id_type(meta.vocab_size)
-        if not path.is_file() or path.stat().st_size != figures.tokens * kind.itemsize:
-            raise StorageError("a token file is missing or cut short", where=str(path), fix="run the tokenizer stage")
-        ids = np.memmap(path, dtype=kind, mode="r") if figures.tokens else np.empty(0, dtype=kind)
-        return cls(tokens_folder, split, meta, ids)
-
-    @property
-    def text_bytes(self) -> int:
-        """UTF-8 bytes of the split's text; end-of-text ids stand for none."""
-        return self.meta.splits[self.split].text_bytes
-
-    @property
-    def tokenizer_digest(self) -> str:
-        """The digest of the tokenizer that made the ids."""
-        return self.meta.tokenizer_digest
-
-    @property
-    def dataset_id(self) -> str:
-        """The digest of the corpus the text came from."""
-        return self.meta.dataset_id
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids the tokenizer has."""
-        return self.meta.vocab_size
-
-    @property
-    def end_of_text_id(self) -> int:
-        """The id that closes every document."""
-        return self.meta.end_of_text_id
-
-    @cached_property
-    def document_starts(self) -> npt.NDArray[np.int64]:
-        """Where each document begins in `ids`, and the end of the last: `[documents + 1]`."""
-        lengths = np.asarray(self._column("tokens"), dtype=np.int64)
-        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-
-    def document_bytes(self) -> npt.NDArray[np.int64]:
-        """Return the UTF-8 bytes of text of each document."""
-        return np.asarray(self._column("text_bytes"), dtype=np.int64)
-
-    def document_ids(self) -> list[str]:
-        """Return the id of each document (of each segment, when the unit is the segment)."""
-        return list(self._column("id"))
-
-    def document(self, number: int) -> IdArray:
-        """Return the ids of one document without its end-of-text id."""
-        return self.ids[self.document_starts[number] : self.document_starts[number + 1] - 1]
-
-    def _column(self, name: str) -> list[Any]:
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(
-            self.folder / DOCUMENTS_FILE, columns=[name], filters=[("split", "=", self.split)], use_threads=False
-        )
-        values: list[Any] = table[name].to_pylist()
-        return values
+def _whole(folder: Path, key: str) -> TokenFiles | None:
+    try:
+        found = read_meta(folder)
+    except UserError:  # of another format
+        return None
+    return found if found.key == key and are_whole(folder, found) else None
 
 
 @dataclass
-class _UnitRows:
-    """The columns of documents.parquet while they grow."""
+class _SplitState:
+    """How far a split is: what stands in its files and, in `at_tokens`, in the one being written."""
 
-    split: list[str] = field(default_factory=list)
-    id: list[str] = field(default_factory=list)
-    file: list[str] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)  # in tokens of the file
-    tokens: list[int] = field(default_factory=list)  # with the end-of-text id
-    characters: list[int] = field(default_factory=list)
-    text_bytes: list[int] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    at_tokens: int = 0
+    tokens: int = 0
+    units: int = 0
+    documents: int = 0
+    characters: int = 0
+    text_bytes: int = 0
+    last_document: str = ""
+    is_done: bool = False
+
+
+@dataclass
+class _Writing:
+    """The files being written, and the cursor that says how far they can be trusted."""
+
+    folder: Path
+    key: str
+    width: int  # bytes of an id
+    splits: dict[str, _SplitState]
+    rows_bytes: int = 0
+    _since_cursor: int = 0
+
+    @classmethod
+    def begin(cls, folder: Path, key: str, width: int) -> "_Writing":
+        """Go on from the cursor of the same work, or from nothing."""
+        path = folder / CURSOR_FILE
+        if path.is_file():
+            cursor = json.loads(path.read_text(encoding="utf-8"))
+            if cursor["key"] == key:
+                states = {name: _SplitState(**state) for name, state in cursor["splits"].items()}
+                return cls(folder, key, width, states, cursor["rows_bytes"])
+        for old in (folder / META_FILE, folder / DOCUMENTS_FILE, folder / ROWS_FILE, *folder.glob("*-[0-9]*.bin")):
+            old.unlink(missing_ok=True)
+        writing = cls(folder, key, width, {})
+        (folder / ROWS_FILE).touch()
+        writing._save_cursor()
+        return writing
+
+    def figures(self) -> dict[str, SplitFigures]:
+        """Return the finished splits."""
+        names = ("tokens", "units", "documents", "characters", "text_bytes")
+        return {
+            split: SplitFigures(
+                files=tuple(TokenFile(**file) for file in state.files),
+                **{name: getattr(state, name) for name in names},
+            )
+            for split, state in self.splits.items()
+        }
+
+    def split(
+        self,
+        split: str,
+        read: Callable[[str], Iterable[TextUnit]],
+        group: Encoders,
+        unit: str,
+        progress: Progress | None,
+    ) -> None:
+        """Write a split from where the cursor stands to its end."""
+        state = self.splits.setdefault(split, _SplitState())
+        if state.is_done:
+            return
+        units = islice(read(split), state.units, None)
+        with self._rows() as rows:
+            file = self._open(split, state)
+            try:
+                for ids, encoded in group.encode(_batches(units)):
+                    for one in _units(ids, encoded, self.width, unit):
+                        if state.at_tokens >= TOKENS_PER_FILE:
+                            file = self._next_file(split, state, file)
+                        self._write_unit(split, state, file, rows, one)
+                    if progress:
+                        progress(split, state.characters)
+                    self._cursor_if_due(file, rows, sum(encoded.characters))
+                self._close_file(split, state, file)
+            finally:
+                file.close()
+            state.is_done = True
+            _sync(rows)
+            self._save_cursor()
+
+    def _write_unit(self, split: str, state: _SplitState, file: BinaryIO, rows: BinaryIO, unit: "_Unit") -> None:
+        file.write(unit.data)
+        tokens = len(unit.data) // self.width
+        row = [
+            split, unit.id, unit.document, _file_name(split, len(state.files)), state.at_tokens, tokens,
+            unit.characters, unit.text_bytes,
+        ]  # fmt: skip
+        line = (json.dumps(row) + "\n").encode()
+        rows.write(line)
+        self.rows_bytes += len(line)
+        state.at_tokens += tokens
+        state.tokens += tokens
+        state.units += 1
+        state.documents += unit.document != state.last_document or state.units == 1
+        state.last_document = unit.document
+        state.characters += unit.characters
+        state.text_bytes += unit.text_bytes
+
+    def _next_file(self, split: str, state: _SplitState, file: BinaryIO) -> BinaryIO:
+        self._close_file(split, state, file)
+        return self._open(split, state)
+
+    def _open(self, split: str, state: _SplitState) -> BinaryIO:
+        """Open the file in work, cut to what the cursor vouches for."""
+        final = self.folder / _file_name(split, len(state.files))
+        temporary = _temporary(final)
+        if final.exists() and not temporary.exists():  # finished, but killed before the cursor said so
+            final.replace(temporary)
+        file = temporary.open("r+b" if temporary.exists() else "w+b")
+        file.truncate(state.at_tokens * self.width)
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def _close_file(self, split: str, state: _SplitState, file: BinaryIO) -> None:
+        """Give a finished file its name and its digest."""
+        final = self.folder / _file_name(split, len(state.files))
+        _sync(file)
+        file.close()
+        with _temporary(final).open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        _temporary(final).replace(final)
+        state.files.append({"name": final.name, "sha256": digest, "tokens": state.at_tokens})
+        state.at_tokens = 0
+
+    @contextmanager
+    def _rows(self) -> Iterator[BinaryIO]:
+        with (self.folder / ROWS_FILE).open("r+b") as rows:
+            rows.truncate(self.rows_bytes)
+            rows.seek(0, os.SEEK_END)
+            yield rows
+
+    def _cursor_if_due(self, file: BinaryIO, rows: BinaryIO, characters: int) -> None:
+        self._since_cursor += characters
+        if self._since_cursor >= CURSOR_CHARACTERS:
+            _sync(file)
+            _sync(rows)
+            self._save_cursor()
+            self._since_cursor = 0
+
+    def _save_cursor(self) -> None:
+        states = {name: asdict(state) for name, state in self.splits.items()}
+        cursor = {"key": self.key, "rows_bytes": self.rows_bytes, "splits": states}
+        write_atomic(self.folder / CURSOR_FILE, json.dumps(cursor))
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """A batch of units as the bytes a token file holds, with counts per unit."""
+class _Unit:
+    """One document or segment, encoded."""
 
-    data: bytes
-    tokens: list[int]
-    characters: list[int]
-    text_bytes: list[int]
-
-
-def _encode_batch(encoder: BulkEncoder, texts: Sequence[str], end: bytes) -> _Encoded:
-    parts = [encoder.encode_bytes(text) + end for text in texts]
-    return _Encoded(
-        data=b"".join(parts),
-        tokens=[len(part) // len(end) for part in parts],
-        characters=[len(text) for text in texts],
-        text_bytes=[len(text.encode()) for text in texts],
-    )
+    id: str
+    document: str
+    data: bytes  # its ids and the end-of-text id
+    characters: int
+    text_bytes: int
 
 
-def _write_split(
-    folder: Path,
-    split: str,
-    units: Iterable[TextUnit],
-    tokenizer: Tokenizer,
-    encoders: "_Encoders",
-    rows: _UnitRows,
-    progress: Progress | None,
-) -> SplitFigures:
-    name = f"{split}-00000.bin"
-    first_row, at, characters, text_bytes = len(rows.id), 0, 0, 0
-    digest = hashlib.sha256()
-    with _new_file(folder / name) as file:
-        for ids, encoded in encoders.encode(_batches(units)):
-            file.write(encoded.data)
-            digest.update(encoded.data)
-            for id, tokens in zip(ids, encoded.tokens, strict=True):
-                rows.id.append(id)
-                rows.start.append(at)
-                at += tokens
-            rows.tokens += encoded.tokens
-            rows.characters += encoded.characters
-            rows.text_bytes += encoded.text_bytes
-            characters += sum(encoded.characters)
-            text_bytes += sum(encoded.text_bytes)
-            if progress:
-                progress(split, characters)
-    units_written = len(rows.id) - first_row
-    rows.split += [split] * units_written
-    rows.file += [name] * units_written
-    return SplitFigures(name, digest.hexdigest(), at, units_written, characters, text_bytes)
+def _units(ids: Iterable[str], encoded: Encoded, width: int, unit: str) -> Iterator[_Unit]:
+    at = 0
+    for id, tokens, characters, text_bytes in zip(
+        ids, encoded.tokens, encoded.characters, encoded.text_bytes, strict=True
+    ):
+        document = id.rpartition("-")[0] if unit == "segment" else id  # a segment's id: document, hyphen, number
+        yield _Unit(id, document, encoded.data[at : at + tokens * width], characters, text_bytes)
+        at += tokens * width
+
+
+def _file_name(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.bin"
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _batches(units: Iterable[TextUnit]) -> Iterator[tuple[list[str], list[str]]]:
@@ -264,118 +337,32 @@ def _batches(units: Iterable[TextUnit]) -> Iterator[tuple[list[str], list[str]]]
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name only when it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def _stored(folder: Path) -> Iterator[None]:
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write: {error.strerror}", where=str(path), fix="free some disk space") from error
+        raise StorageError(f"cannot write: {error.strerror}", where=str(folder), fix="free some disk space") from error
 
 
-def _write_documents(path: Path, rows: _UnitRows) -> None:
+def _write_documents(folder: Path) -> None:
+    """Turn the rows into `documents.parquet`, some at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    whole = pa.int64()
+    text, whole = pa.string(), pa.int64()
     schema = pa.schema(
-        [("split", pa.string()), ("id", pa.string()), ("file", pa.string()), ("start", whole), ("tokens", whole),
-         ("characters", whole), ("text_bytes", whole)]
+        [("split", text), ("id", text), ("document", text), ("file", text), ("start", whole), ("end", whole),
+         ("tokens", whole), ("characters", whole), ("text_bytes", whole)]
     )  # fmt: skip
-    columns = [pa.array(getattr(rows, name), type=kind) for name, kind in zip(schema.names, schema.types, strict=True)]
-    with _new_file(path) as file:
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, compression="zstd", write_statistics=False)
-
-
-class _Encoders:
-    """Encodes batches in this process."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._encoder = BulkEncoder(tokenizer)
-        self._end = _end_bytes(tokenizer)
-
-    def encode(self, batches: Iterable[tuple[list[str], list[str]]]) -> Iterator[tuple[list[str], _Encoded]]:
-        """Yield each batch's ids of units and encoded texts, in order."""
-        for ids, texts in batches:
-            yield ids, _encode_batch(self._encoder, texts, self._end)
-
-
-class _ProcessEncoders(_Encoders):
-    """Encodes batches in several processes, batch by batch in turn, so that the order is the same for any number."""
-
-    def __init__(self, connections: Sequence[Connection]) -> None:
-        self._connections = connections
-
-    def encode(self, batches: Iterable[tuple[list[str], list[str]]]) -> Iterator[tuple[list[str], _Encoded]]:
-        at_work: list[list[str] | None] = [None] * len(self._connections)
-        turn = count()
-        for ids, texts in batches:
-            place = next(turn) % len(at_work)
-            yield from self._finished(at_work, place)
-            self._connections[place].send(texts)
-            at_work[place] = ids
-        for _ in at_work:
-            yield from self._finished(at_work, next(turn) % len(at_work))
-
-    def _finished(self, at_work: list[list[str] | None], place: int) -> Iterator[tuple[list[str], _Encoded]]:
-        ids = at_work[place]
-        if ids is None:
-            return
-        at_work[place] = None
-        try:
-            result = self._connections[place].recv()
-        except EOFError:
-            raise CaslonError(
-                "an encoding process ended early", fix="run again; with less memory, fewer workers"
-            ) from None
-        if isinstance(result, CaslonError):
-            raise result
-        yield ids, result
-
-
-@contextmanager
-def _encoders(tokenizer: Tokenizer, workers: int) -> Iterator[_Encoders]:
-    if workers <= 1:
-        yield _Encoders(tokenizer)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-    pipes = [context.Pipe() for _ in range(workers)]
-    processes = [context.Process(target=_work, args=(theirs, tokenizer), daemon=True) for _, theirs in pipes]
-    for process in processes:
-        process.start()
-    for _, theirs in pipes:
-        theirs.close()
-    try:
-        yield _ProcessEncoders([ours for ours, _ in pipes])
-    finally:
-        for ours, _ in pipes:
-            ours.close()  # the processes end when their pipe does
-        for process in processes:
-            process.join()
-
-
-def _work(connection: Connection, tokenizer: Tokenizer) -> None:
-    """Encode what comes through the pipe until it is closed."""
-    encoder, end = BulkEncoder(tokenizer), _end_bytes(tokenizer)
-    while True:
-        try:
-            texts = connection.recv()
-        except EOFError:
-            return
-        try:
-            result: _Encoded | CaslonError = _encode_batch(encoder, texts, end)
-        except CaslonError as error:
-            result = error
-        try:
-            connection.send(result)
-        except OSError:  # the main process gave up
-            return
-
-
-def _end_bytes(tokenizer: Tokenizer) -> bytes:
-    return np.array([tokenizer.end_of_text_id], dtype=id_type(tokenizer.vocab_size)).tobytes()
+    path = folder / DOCUMENTS_FILE
+    temporary = _temporary(path)
+    with (folder / ROWS_FILE).open("rb") as lines, temporary.open("wb") as file:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+            while rows := [json.loads(line) for line in islice(lines, ROWS_AT_ONCE)]:
+                split, id, document, name, start, tokens, characters, sizes = map(list, zip(*rows, strict=True))
+                end = [one + other for one, other in zip(start, tokens, strict=True)]
+                columns = (split, id, document, name, start, end, tokens, characters, sizes)
+                arrays = [pa.array(column, type=kind) for column, kind in zip(columns, schema.types, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        _sync(file)
+    temporary.replace(path)
