@@ -65,7 +65,7 @@ _NATIONAL_INSURANCE = re.compile(
     r"[ -]?[A-D](?!\w)"
 )
 _PHONE = re.compile(
-    r"(?<![\w.,/:#+-])(?:\([ \u00a0]?\+|\+[ \u00a0]?)?\(?\d"
+    r"(?<![\w.,/:#+-])(?:\(?\+)?\(?\d"
     r"(?:(?:[ \u00a0.\-/\u2010\u2011]|\)[ \u00a0]?|[ \u00a0]?\()?\d){6,16}"
 )
 _PHONE_CUE = re.compile(
@@ -74,9 +74,11 @@ _PHONE_CUE = re.compile(
     re.IGNORECASE,
 )
 _NORTH_AMERICA = re.compile(r"(?:1[ .-])?(?:\([2-9]\d{2}\)[ .-]?|[2-9]\d{2}[.-])[2-9]\d{2}[ .-]\d{4}$")
-_NATIONAL_FORM = re.compile(r"\(?0\d{2,4}\)?(?:[ \u00a0.\-/\u2010\u2011]{1,2}\d{3,8}){1,3}$|0\d{9,10}$")
+_NATIONAL_FORM = re.compile(r"\(?0\d{2,4}\)?(?:[ \u00a0.\-/\u2010\u2011]{1,2}\d{3,8}){1,3}$|0\d{10}$")
 _UNITED_KINGDOM = re.compile(r"0[1-357-9]\d{8,9}$")
 _EXTENSION = re.compile(r"\s?(?:x|ext\.?)\s?\d{1,5}\b")
+_GOES_ON = re.compile(r"(?!x\d)[^\W\d_]|\.\d")
+_DECIMAL = re.compile(r"\+?\d+\.\d+$")
 _DIGITS_END = re.compile(r"(?<=\d)(?!\d)")
 
 
@@ -217,7 +219,7 @@ def _phones(text: str, low: int, high: int) -> Iterator[tuple[int, int]]:
         position = end
         cue = _PHONE_CUE.search(text[max(0, start - CUE_CHARACTERS) : start]) is not None
         for last in sorted((match.start() + start for match in _DIGITS_END.finditer(found[0])), reverse=True):
-            if _is_phone(text[start:last], cue=cue) and not text[last : last + 1].isalpha():
+            if _is_phone(text[start:last], cue=cue) and not _GOES_ON.match(text, last):
                 extension = _EXTENSION.match(text, last)
                 position = extension.end() if extension else last
                 yield start, position
@@ -226,7 +228,7 @@ def _phones(text: str, low: int, high: int) -> Iterator[tuple[int, int]]:
 
 def _is_phone(written: str, *, cue: bool) -> bool:
     digits = re.sub(r"\D", "", written)
-    if not 7 <= len(digits) <= 17:
+    if not 7 <= len(digits) <= 17 or _DECIMAL.match(written):
         return False
     bare = written.replace(" ", "").lstrip("(")
     if bare.startswith("+"):
