@@ -1,7 +1,8 @@
 """The corpus on disk: Parquet files that hold the same bytes whenever they hold the same rows, and their readers.
 
 `documents/<split>-NNNNN.parquet` keeps whole cleaned documents with everything known about them, `segments/<split>-NNNNN.parquet`
-the pieces, `rejects/rejects-NNNNN.parquet` what was dropped. Nested values are JSON text, so that any Parquet reader, and
+the pieces, `rejects/` what was dropped, `signals/` the scores of every document that was judged, and `read/` the documents as
+they were before, so that other thresholds need no raw files. Nested values are JSON text, so that any Parquet reader, and
 Hugging Face `datasets` offline, can read the files.
 """
 
@@ -12,8 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from caslon.corpus.document import BLOCK_SEPARATOR, Block, Document, Origin, Reject, Removal
 from caslon.errors import StorageError, UserError
@@ -21,6 +25,7 @@ from caslon.errors import StorageError, UserError
 SPLITS = ("train", "validation", "test")
 SHARD_BYTES = 256 << 20  # of text, about 128 MB after zstd (spec: shards of about 128 MB)
 ROW_GROUP_BYTES = 4 << 20  # of text, so that a reader holds few documents at a time
+ROW_BYTES_WITHOUT_TEXT = 200
 COMPRESSION_LEVEL = 3
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -73,8 +78,22 @@ REJECT_SCHEMA = pa.schema(
         *ORIGIN_FIELDS,
         ("characters", pa.int64()),
         ("metadata", pa.string()),
+        ("order", pa.int64()),  # among everything that was read
     ]
 )
+READ_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("order", pa.int64()))
+SIGNAL_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("tier", pa.string()),
+        ("year", pa.int32()),
+        ("verdict", pa.string()),  # `kept`, or the code of the reject
+        ("characters", pa.int64()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
+    ]
+)
+SHARD_KINDS = {"rejects": ("rejects",), "read": ("read",), "signals": ("signals",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +125,45 @@ class ShardWriter:
         self.folder, self.name, self.schema, self.shard_bytes = folder, name, schema, shard_bytes
         self.rows_written = 0
         self.text_bytes = 0
-        self._rows: list[dict[str, Any]] = []
+        self._waiting: list[pa.Table] = []
         self._group_bytes = 0
         self._shard_bytes_so_far = 0
         self._shard_number = 0
         self._writer: pq.ParquetWriter | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Add one row; its `text` counts towards the size of row group and shard."""
-        size = len(row["text"].encode())
-        self._rows.append(row)
-        self._group_bytes += size
-        self.text_bytes += size
-        self.rows_written += 1
-        if self._group_bytes >= ROW_GROUP_BYTES:
+    def write(self, *rows: dict[str, Any]) -> None:
+        """Add rows; the bytes of their `text` count towards the size of row group and shard."""
+        self.write_table(pa.Table.from_pylist(list(rows), schema=self.schema))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Add the rows of a table that has at least the columns of the schema."""
+        table = table.select(self.schema.names).cast(self.schema)
+        sizes = _text_bytes(table)
+        self.rows_written += len(table)
+        self.text_bytes += int(sizes.sum())
+        ends = np.cumsum(sizes) + self._group_bytes
+        start = 0
+        while len(full := np.flatnonzero(ends >= ROW_GROUP_BYTES)):
+            end = start + int(full[0]) + 1
+            self._wait(table.slice(start, end - start), int(ends[full[0]]))
             self._flush()
-        if self._shard_bytes_so_far >= self.shard_bytes:
-            self._close_shard()
+            ends = ends[full[0] + 1 :] - ends[full[0]]
+            start = end
+        if start < len(table):
+            self._wait(table.slice(start), int(ends[-1]))
 
     def close(self) -> None:
         """Write what is left."""
         self._flush()
         self._close_shard()
 
+    def _wait(self, rows: pa.Table, group_bytes: int) -> None:
+        self._waiting.append(rows)
+        self._group_bytes = group_bytes
+
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._waiting:
             return
         if self._writer is None:
             path = self.folder / f"{self.name}-{self._shard_number:05d}.parquet"
@@ -139,11 +171,13 @@ class ShardWriter:
                 path, self.schema, compression="zstd", compression_level=COMPRESSION_LEVEL, write_statistics=False
             )
         try:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self.schema), row_group_size=1 << 30)
+            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=1 << 30)
         except OSError as error:
             raise _disk_error(error, self.folder) from error
         self._shard_bytes_so_far += self._group_bytes
-        self._rows, self._group_bytes = [], 0
+        self._waiting, self._group_bytes = [], 0
+        if self._shard_bytes_so_far >= self.shard_bytes:
+            self._close_shard()
 
     def _close_shard(self) -> None:
         if self._writer is None:
@@ -155,6 +189,13 @@ class ShardWriter:
         self._writer = None
         self._shard_bytes_so_far = 0
         self._shard_number += 1
+
+
+def _text_bytes(table: pa.Table) -> "NDArray[np.int64]":
+    """Return the UTF-8 bytes of each row's text; a row without one (of numbers only) counts as 200."""
+    if "text" not in table.column_names:
+        return np.full(len(table), ROW_BYTES_WITHOUT_TEXT, dtype=np.int64)
+    return np.asarray(pc.binary_length(table["text"]).to_numpy(), dtype=np.int64)
 
 
 def _disk_error(error: OSError, folder: Path) -> StorageError:
@@ -225,6 +266,7 @@ def reject_row(reject: Reject) -> dict[str, Any]:
         **asdict(reject.origin),
         "characters": len(reject.text),
         "metadata": _json(reject.metadata),
+        "order": 0,
     }
 
 
@@ -278,10 +320,8 @@ def find_rejects(corpus_folder: Path, identifier: str) -> tuple[Reject, ...]:
 
 
 def shard_paths(corpus_folder: Path, kind: str, split: str | None = None) -> list[Path]:
-    """Return the Parquet files of a kind (`documents`, `segments`, `rejects`) in order: train, validation, test."""
-    names = SPLITS if split is None else (split,)
-    if kind == "rejects":
-        names = ("rejects",)
+    """Return the Parquet files of a kind (`documents`, `segments`, `rejects`, `read`, `signals`) in order."""
+    names = SHARD_KINDS.get(kind) or (SPLITS if split is None else (split,))
     return [path for name in names for path in sorted((corpus_folder / kind).glob(f"{name}-*.parquet"))]
 
 

@@ -11,13 +11,18 @@ from caslon.corpus.shards import SPLITS
 from caslon.errors import UserError
 
 
-def group_position(group: str, seed: int) -> float:
-    """Return the group's place in [0, 1), spread evenly and fixed for ever by its name and the seed."""
-    digest = hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogatepass")).digest()
+def group_key(group: str) -> int:
+    """Return the number a group is known by: the first 64 bits of its name's SHA-256."""
+    return int.from_bytes(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def group_position(group: int, seed: int) -> float:
+    """Return the group's place in [0, 1), spread evenly and fixed for ever by its key and the seed."""
+    digest = hashlib.sha256(f"{seed}\0{group:016x}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def split_groups(groups: Iterable[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
+def split_groups(groups: Iterable[int], shares: tuple[float, float, float], seed: int) -> dict[int, str]:
     """Return each group's split. `UserError` when there are fewer groups than splits that want one.
 
     In a small corpus a split may stay empty by chance; then it gets the group whose place is nearest to it, taken from the
@@ -46,7 +51,7 @@ def _split_at(position: float, shares: tuple[float, float, float]) -> str:
     return next(split for split, share in zip(reversed(SPLITS), reversed(shares), strict=True) if share > 0)
 
 
-def _fill(split: str, chosen: dict[str, str], positions: dict[str, float], shares: tuple[float, float, float]) -> None:
+def _fill(split: str, chosen: dict[int, str], positions: dict[int, float], shares: tuple[float, float, float]) -> None:
     if split in chosen.values():
         return
     number = SPLITS.index(split)

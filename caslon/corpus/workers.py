@@ -1,6 +1,7 @@
 """The same function over many tasks in several processes, with results in the order of the tasks.
 
-Worker processes end by themselves when their parent is killed, so that nothing is left behind.
+The processes are this machine's (`local`) or those of a Ray cluster (`ray`), which may stand on several machines that share a
+file system. Local processes end by themselves when their parent is killed, so that nothing is left behind.
 """
 
 import multiprocessing
@@ -8,13 +9,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from caslon.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_WAITING_PER_WORKER = 2  # bounds what lies in memory
+RAY_RETRIES = 20  # of a task whose machine is lost
 
 
 def available_cores() -> int:
@@ -22,23 +27,57 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
-    """Yield `function(task)` for each task in order; with one worker in this process, else in `workers` others."""
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    waiting: deque[Future[Result]] = deque()
-    try:
+class _Pending(Protocol):
+    def result(self) -> Any: ...
+
+
+class Workers:
+    """Processes that are started when first needed and serve any number of functions. With one worker: this process."""
+
+    def __init__(self, count: int, backend: str = "local") -> None:
+        self.count, self.backend = count, backend
+        self._pool: ProcessPoolExecutor | _RayPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def in_order(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield `function(task)` for each task, in order. Few tasks wait at a time, so `tasks` may be long."""
+        if self.count <= 1 and self.backend == "local":
+            yield from map(function, tasks)
+            return
+        pool = self._started()
+        waiting: deque[_Pending] = deque()
         for task in tasks:
             waiting.append(pool.submit(function, task))
-            while len(waiting) >= workers * (1 + TASKS_WAITING_PER_WORKER):
+            while len(waiting) >= self.count * (1 + TASKS_WAITING_PER_WORKER):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _started(self) -> "ProcessPoolExecutor | _RayPool":
+        if self._pool is None:
+            self._pool = _RayPool(self.count) if self.backend == "ray" else _local_pool(self.count)
+        return self._pool
+
+
+def in_order(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, backend: str = "local"
+) -> Iterator[Result]:
+    """Yield `function(task)` for each task in order, by processes that live as long as the iteration."""
+    with Workers(workers, backend) as pool:
+        yield from pool.in_order(function, tasks)
+
+
+def _local_pool(count: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
@@ -50,3 +89,51 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class _RayPool:
+    """A Ray cluster behind the two calls of a process pool that are used here.
+
+    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. A task whose worker is lost is done again by
+    another: tasks write to temporary files that are renamed when whole, so that doing one twice changes nothing.
+    """
+
+    def __init__(self, count: int) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise UserError(
+                'backend = "ray" needs the library ray, which is not installed', fix='pip install "caslon[ray]"'
+            ) from None
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            address = os.environ.get("RAY_ADDRESS")
+            options: dict[str, Any] = (
+                {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
+            )
+            ray.init(log_to_driver=False, configure_logging=False, **options)
+        self._call = ray.remote(max_retries=RAY_RETRIES)(_call)
+
+    def submit(self, function: Callable[[Any], Any], task: Any) -> "_RayResult":
+        return _RayResult(self._ray, self._call.remote(function, task))
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = True) -> None:
+        del wait, cancel_futures
+        if self._own:
+            self._ray.shutdown()
+
+
+class _RayResult:
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def result(self) -> Any:
+        try:
+            return self._ray.get(self._reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from error
+
+
+def _call(function: Callable[[Any], Any], task: Any) -> Any:
+    return function(task)

@@ -26,13 +26,13 @@ def find(
     texts: list[str], scores: list[float] | None = None, priorities: list[int] | None = None
 ) -> dict[int, Duplicate]:
     prints = [fingerprint(text, SETTINGS) for text in texts]
-    columns = [np.frombuffer(found.bands, dtype="<u8") if found.bands else np.zeros(16, "<u8") for found in prints]
+    rows = [np.frombuffer(found.signature or bytes(512), dtype="<u4") for found in prints]
     index = Index(
         ids=np.array([int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) for text in texts], dtype=np.uint64),
         priorities=np.array(priorities or [1] * len(texts), dtype=np.uint8),
         scores=np.array(scores or [90.0] * len(texts)),
         exact=np.array([np.frombuffer(found.exact[:16], dtype="<u8") for found in prints]),
-        bands=np.array(columns).T.copy(),
+        signatures=np.array(rows),
     )
     return find_duplicates(index, lambda number: shingles(words_of(texts[number]), 5), SETTINGS)
 
@@ -145,11 +145,11 @@ def test_the_cache_reads_again_what_it_dropped() -> None:
     assert reads == [1, 2, 3, 1]
 
 
-def test_groups_join_and_take_the_smallest_name() -> None:
+def test_groups_join_and_take_the_smallest_number() -> None:
     groups = Groups()
-    groups.join("c", "d")
-    groups.join("b", "c")
-    groups.join("x", "y")
-    assert {groups.find(name) for name in "bcd"} == {"b"}
-    assert groups.find("y") == "x"
-    assert groups.find("alone") == "alone"
+    groups.join(3, 4)
+    groups.join(2, 3)
+    groups.join(8, 9)
+    assert {groups.find(number) for number in (2, 3, 4)} == {2}
+    assert groups.find(9) == 8
+    assert groups.find(7) == 7
