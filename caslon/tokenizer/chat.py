@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from caslon.errors import UserError
-from caslon.tokenizer.template import render
+from caslon.tokenizer.template import REASONING_FIELDS, render
 
 if TYPE_CHECKING:
     from caslon.tokenizer.tokenizer import Tokenizer
@@ -45,13 +45,36 @@ def encode_chat(
     *,
     add_generation_prompt: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    drop_earlier_thinking: bool = False,
+    context: int | None = None,
 ) -> EncodedChat:
     """Return a conversation's ids, assistant mask and message ranges in the tokenizer's chat template.
 
-    The ids equal those of transformers' `apply_chat_template` for contents without special spellings. `UserError` for no
-    messages, an unknown role, a tool result without its call, or a template that fails. Nothing is cut.
+    The ids equal those of transformers' `apply_chat_template` for contents without special spellings. `drop_earlier_thinking`
+    leaves out the reasoning of all turns before the last user message. `UserError` for no messages, an unknown role, a tool
+    result without its call, a template that fails, or more ids than `context`: nothing is ever cut.
     """
     check_messages(messages)
+    encoded = _encoded(
+        tokenizer,
+        _without_earlier_thinking(messages) if drop_earlier_thinking else messages,
+        add_generation_prompt,
+        tools,
+    )
+    if context is not None and len(encoded.ids) > context:
+        raise UserError(
+            f"the conversation has {len(encoded.ids):,} tokens, the context {context:,}",
+            fix="shorten the conversation, or use a model with a longer context",
+        )
+    return encoded
+
+
+def _encoded(
+    tokenizer: "Tokenizer",
+    messages: Sequence[Message],
+    add_generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] | None,
+) -> EncodedChat:
     chat = _MarkedChat.of(tokenizer, messages, tools)
     text = chat.text(len(messages), prompt=add_generation_prompt)
     ids, starts = _ids_and_starts(tokenizer, text, chat.mark)
@@ -59,7 +82,7 @@ def encode_chat(
     if bounds is None:
         return EncodedChat(ids, [False] * len(ids), [])
     places = [bisect_left(starts, bound.end) for bound in bounds]
-    ranges = list(pairwise([_first_message_place(tokenizer, ids), *places]))
+    ranges = list(pairwise([_first_message_place(tokenizer, chat, text, ids, starts), *places]))
     mask = [False] * len(ids)
     for message, bound, (start, end) in zip(messages, bounds, ranges, strict=True):
         if message["role"] == "assistant":
@@ -160,8 +183,25 @@ def _length(text: str, mark: str) -> int:
     return len(text) - text.count(mark)
 
 
-def _first_message_place(tokenizer: "Tokenizer", ids: Sequence[int]) -> int:
+def _first_message_place(
+    tokenizer: "Tokenizer", chat: _MarkedChat, text: str, ids: Sequence[int], starts: Sequence[int]
+) -> int:
+    """Return where the first message begins: behind the start of text, and behind a turn of its own that lists the tools."""
+    try:
+        opening = chat.text(0)
+    except UserError:  # most foreign templates want a message
+        opening = ""
+    if opening and text.startswith(opening):
+        return bisect_left(starts, _length(opening, chat.mark))
     return 1 if ids and ids[0] == tokenizer.start_of_text_id else 0
+
+
+def _without_earlier_thinking(messages: Sequence[Message]) -> list[Message]:
+    last_user = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    return [
+        {name: value for name, value in message.items() if place >= last_user or name not in REASONING_FIELDS}
+        for place, message in enumerate(messages)
+    ]
 
 
 def _end_of_turn(tokenizer: "Tokenizer", ids: Sequence[int], first: int, end: int) -> int:

@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from caslon.errors import UserError
 
-_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # the names a message's reasoning goes by
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # the names a message's reasoning goes by
 
 
 def render(
@@ -55,7 +55,7 @@ def render(
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
-    reasoning = next((message[name] for name in _REASONING_FIELDS if message.get(name) is not None), None)
+    reasoning = next((message[name] for name in REASONING_FIELDS if message.get(name) is not None), None)
     if reasoning is None:
         return dict(message)
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}

@@ -1,4 +1,5 @@
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from caslon.errors import UserError
 from caslon.tokenizer import special
-from caslon.tokenizer.chat import Message
+from caslon.tokenizer.chat import Message, encode_chat
+from caslon.tokenizer.template import render
 from caslon.tokenizer.tokenizer import Tokenizer
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "é"}}}
@@ -221,3 +223,163 @@ def test_a_template_that_rewrites_earlier_turns_has_no_ranges(tokenizer: Tokeniz
     template = "{{ messages | length }}{% for message in messages %}{{ message.content }}{% endfor %}"
     found = _with_template(tokenizer, template).encode_chat([{"role": "user", "content": "a"}] * 2)
     assert (tokenizer.decode(found.ids), found.ranges, any(found.assistant_mask)) == ("2aa", [], False)
+
+
+def _plain_conversations(count: int) -> list[list[dict[str, Any]]]:
+    """Seeded conversations of one to eight messages in words, numbers, marks and scripts, none with a special spelling."""
+    draw = random.Random(7)
+    words = [
+        "London",
+        "thou",
+        "£5",
+        "naïve",
+        "漢字",
+        "שלום",
+        "1,234",
+        "it's",
+        "\n",
+        "\n\n",
+        "  ",
+        "don’t",
+        "x=1;",
+        "👩‍👧",
+        "Ünï",
+        ".",
+    ]
+
+    def content() -> str:
+        return " ".join(draw.choice(words) for _ in range(draw.randrange(12)))
+
+    found = []
+    for _ in range(count):
+        messages = [{"role": "system", "content": content()}] if draw.random() < 0.3 else []
+        for turn in range(draw.randrange(1, 8)):
+            messages.append({"role": ("user", "assistant")[turn % 2], "content": content()})
+            if turn % 2 and draw.random() < 0.3:
+                messages[-1]["reasoning_content"] = content()
+        found.append(messages)
+    return found
+
+
+def test_two_hundred_plain_conversations_equal_transformers(tokenizer: Tokenizer, theirs: Any) -> None:
+    for number, messages in enumerate(_plain_conversations(200)):
+        prompt, drop = bool(number % 2), bool(number % 3)
+        expected = theirs.apply_chat_template(
+            messages, add_generation_prompt=prompt, drop_earlier_thinking=drop, return_dict=True
+        )
+        found = tokenizer.encode_chat(messages, add_generation_prompt=prompt)
+        ours = encode_chat(tokenizer, messages, add_generation_prompt=prompt, drop_earlier_thinking=drop)
+        assert ours.ids == list(expected["input_ids"])
+        assert drop or found == ours
+        assert len(ours.ranges) == len(messages)
+
+
+@pytest.mark.parametrize("spelling", special.SPECIAL_TOKENS)
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_a_special_spelling_in_any_role_is_text(tokenizer: Tokenizer, spelling: str, role: str) -> None:
+    content = f"before{spelling}after {spelling}"
+    messages: list[Message] = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    ]
+    messages.append({"role": role, "content": content, **({"tool_call_id": "c1"} if role == "tool" else {})})
+    found = tokenizer.encode_chat(messages)
+    start, end = found.ranges[-1]
+    inside = found.ids[start + 1 : end - 1]
+    assert not tokenizer.special_ids.intersection(inside)
+    assert tokenizer.decode(inside) == ("c1\n" if role == "tool" else "") + content
+    assert (found.ids[start], found.ids[end - 1]) == (tokenizer.id_of(f"<|{role}|>"), tokenizer.id_of("<|end|>"))
+
+
+def test_earlier_thinking_can_be_dropped(tokenizer: Tokenizer) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "first"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d", "reasoning_content": "last"},
+    ]
+    found = encode_chat(tokenizer, messages, drop_earlier_thinking=True)
+    assert tokenizer.decode(found.ids) == (
+        "<|startoftext|><|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|>"
+        "<|assistant|><|think|>last<|/think|>d<|end|>"
+    )
+    assert (
+        tokenizer.decode([id for id, on in zip(found.ids, found.assistant_mask, strict=True) if on]).count("<|end|>")
+        == 2
+    )
+    assert len(found.ranges) == 4
+
+
+def test_the_turn_that_lists_tools_belongs_to_no_message(tokenizer: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    found = tokenizer.encode_chat(messages, tools=TOOLS)
+    spans = [tokenizer.decode(found.ids[start:end]) for start, end in found.ranges]
+    assert spans == ["<|user|>hi<|end|>", "<|assistant|>ho<|end|>"]
+    assert tokenizer.decode(found.ids).startswith("<|startoftext|><|system|>Tools:\n{")
+
+
+def test_over_the_context_is_an_error_with_both_numbers(tokenizer: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "one two three"}]
+    length = len(tokenizer.encode_chat(messages).ids)
+    assert len(encode_chat(tokenizer, messages, context=length).ids) == length
+    with pytest.raises(UserError, match=rf"has {length} tokens, the context {length - 1}\b"):
+        encode_chat(tokenizer, messages, context=length - 1)
+
+
+def test_the_end_of_a_turn_stops_and_is_not_the_padding(tokenizer: Tokenizer) -> None:
+    assert tokenizer.end_of_turn_id in tokenizer.stop_ids
+    assert tokenizer.end_of_text_id in tokenizer.stop_ids
+    assert tokenizer.pad_id not in tokenizer.stop_ids
+
+
+FORMS = Path(__file__).parent / "chat_forms"
+FORM_CONVERSATIONS = json.loads((FORMS / "conversations.json").read_text(encoding="utf-8"))
+NAMES = {"bos_token": "<bos>", "eos_token": "<eos>"}
+
+
+def _rendered(form: str, conversation: dict[str, Any], prompt: bool) -> tuple[str, str]:
+    """Return ("", text), or what the template or the encoder says against the conversation."""
+    template = (FORMS / f"{form}.jinja").read_text(encoding="utf-8")
+    try:
+        text = render(
+            template,
+            conversation["messages"],
+            tools=conversation.get("tools"),
+            add_generation_prompt=prompt,
+            names=NAMES,
+        )
+    except UserError as error:
+        return "error", str(error)
+    return "", text
+
+
+@pytest.mark.parametrize("form", ["chatml", "llama3", "phi3", "gemma"])
+def test_the_forms_of_other_families_render_as_recorded(form: str) -> None:
+    golden = json.loads((FORMS / f"{form}.json").read_text(encoding="utf-8"))
+    assert len(golden) == len(FORM_CONVERSATIONS) == 20
+    for conversation, row in zip(FORM_CONVERSATIONS, golden, strict=True):
+        for key, prompt in (("closed", False), ("open", True)):
+            kind, text = _rendered(form, conversation, prompt)
+            if kind:
+                assert row[f"{key}_error"] in text
+            else:
+                assert text == row[key], conversation["name"]
+
+
+@pytest.mark.parametrize("form", ["chatml", "llama3", "phi3", "gemma"])
+def test_what_is_recorded_is_what_transformers_renders(form: str) -> None:
+    library = pytest.importorskip("transformers.utils.chat_template_utils", reason="transformers is not installed")
+    template = (FORMS / f"{form}.jinja").read_text(encoding="utf-8")
+    golden = json.loads((FORMS / f"{form}.json").read_text(encoding="utf-8"))
+    for conversation, row in zip(FORM_CONVERSATIONS, golden, strict=True):
+        for key, prompt in (("closed", False), ("open", True)):
+            if f"{key}_error" in row:
+                continue
+            texts, _ = library.render_jinja_template(
+                [conversation["messages"]],
+                tools=conversation.get("tools"),
+                chat_template=template,
+                add_generation_prompt=prompt,
+                **NAMES,
+            )
+            assert texts[0] == row[key]
