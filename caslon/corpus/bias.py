@@ -142,12 +142,12 @@ class BiasCounts:
         }
 
     def _keep_examples(self, document: Document, text: str) -> None:
-        found: dict[str, list[Example]] = {}
+        found: dict[str, list[Example]] = {}  # one of each word: three documents say more than one three times
         for match in WORD.finditer(text):
             word = match[0].casefold()
-            if word in lexicon("slurs") and len(found.setdefault(word, [])) < EXAMPLES:
+            if word in lexicon("slurs") and word not in found:
                 shown = text[max(0, match.start() - EXAMPLE_CHARACTERS) : match.end() + EXAMPLE_CHARACTERS]
-                found[word].append(Example(document.id, document.origin.source, " ".join(shown.split())))
+                found[word] = [Example(document.id, document.origin.source, " ".join(shown.split()))]
         for word, examples in found.items():
             self.examples[word] = _first(self.examples.get(word, ()), examples)
 
