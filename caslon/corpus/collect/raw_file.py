@@ -1,6 +1,7 @@
 """What collecting gives: one file or archive member as it came, with what is known about it."""
 
 import builtins
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -9,11 +10,17 @@ from typing import Any
 from caslon.corpus.document import Origin
 
 Problem = tuple[str, str]  # a reject code and its reason in words
+PART = re.compile(r"@(\d+)-(\d+)$")  # bytes of a large file, at the end of a member's name
 
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """One file or archive member as it came, with what the registry knows about it. Can be sent to another process."""
+    """One file or archive member as it came, with what the registry knows about it. Can be sent to another process.
+
+    A member of an archive inside an archive is `outer!inner`. A part of a large file ends in `@first-last` (bytes of the
+    unpacked file, half-open); its metadata holds `line_offset` and `byte_offset`, which added to a line number or byte
+    offset in the part give the one in the file.
+    """
 
     source: str
     path: str  # relative to the entry's base
@@ -29,6 +36,11 @@ class RawFile:
         return Origin(self.source, self.path, self.member, "", self.sha256)
 
     @property
+    def whole_member(self) -> str:
+        """The member without the range of a part."""
+        return PART.sub("", self.member) if "line_offset" in self.metadata else self.member
+
+    @property
     def name(self) -> str:
         """The file name, for a tie between types."""
-        return PurePosixPath(self.member or self.path).name
+        return PurePosixPath(self.whole_member or self.path).name
