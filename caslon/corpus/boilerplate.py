@@ -40,6 +40,11 @@ def paragraph_hashes(document: Document, settings: BoilerplateSettings) -> Hashe
     return _distinct([digest for _, digest in _paragraphs(document, settings.paragraph_characters)])
 
 
+def repeat_key(text: str) -> int:
+    """Return the hash by which a line or paragraph is known."""
+    return _number(_digest(_normal(text.strip())))
+
+
 def without_repeats(
     document: Document, lines: frozenset[int], paragraphs: frozenset[int], settings: BoilerplateSettings
 ) -> Document:

@@ -1,68 +1,62 @@
-"""Sources in, corpus folder out: read and clean in batches, find duplicates, split, cut into segments, write.
+"""Sources in, corpus folder out: read, judge, decide, finish, split, write, and check that nothing leaked between the splits.
 
-Memory stays bounded: documents wait in batch files, only numbers about them are held. Every phase gives the same bytes for
-any number of workers and however often it was killed; finished batches are not redone.
+Memory stays bounded: documents wait in the files of their batch, only numbers about them are held. Every phase gives the same
+bytes for any number of workers and however often it was killed; finished batches are not redone.
 """
 
-import heapq
 import json
 import shutil
 import time
-from bisect import bisect_right
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from hashlib import sha256
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from caslon.corpus.batches import (
-    Batch,
-    BatchSummary,
-    StepCounts,
-    batches,
-    clean,
-    documents_path,
-    finished,
-    rejects_path,
-)
+from caslon.corpus.batches import batches
 from caslon.corpus.collect import raw_files
-from caslon.corpus.dedup import Duplicate, Groups, Index, Shingles, find_duplicates, shingles, words_of
-from caslon.corpus.document import Document, Origin, Reject
-from caslon.corpus.filters import reject
-from caslon.corpus.registry import SourceEntry
-from caslon.corpus.segments import segments_of
-from caslon.corpus.settings import CorpusSettings
-from caslon.corpus.shards import (
-    DOCUMENT_SCHEMA,
-    REJECT_SCHEMA,
-    SEGMENT_SCHEMA,
-    SPLITS,
-    Segment,
-    ShardWriter,
-    document_of_row,
-    document_row,
-    reject_row,
-    rows_of_file,
-    segment_row,
+from caslon.corpus.deciding import (
+    LARGE_GROUP_SHARE,
+    Copies,
+    Splits,
+    decisions,
+    find_copies,
+    repeated_lines,
+    repeated_paragraphs,
+    save_lines,
+    split_documents,
+    surplus,
 )
-from caslon.corpus.split import split_groups
-from caslon.corpus.workers import available_cores, in_order
+from caslon.corpus.leakage import Leakage, leakage
+from caslon.corpus.lexicon import Lexicon, merged
+from caslon.corpus.phases.finishing import PHASE as FINISH_PHASE
+from caslon.corpus.phases.finishing import Decision, FinishTask, finish_batch
+from caslon.corpus.phases.judging import PHASE as JUDGE_PHASE
+from caslon.corpus.phases.judging import JudgeTask, judge_batch
+from caslon.corpus.phases.reading import PHASE as READ_PHASE
+from caslon.corpus.phases.reading import ReadTask, read_batch
+from caslon.corpus.refilter import read_key, restore, stored_with_key
+from caslon.corpus.registry import SourceEntry
+from caslon.corpus.settings import CorpusSettings
+from caslon.corpus.shards import SPLITS
+from caslon.corpus.steps import StepCounts, add_counts
+from caslon.corpus.work import DocumentColumns, Summary, remove_stray, rows_path
+from caslon.corpus.workers import Workers, available_cores
+from caslon.corpus.writing import Written, write_corpus
 from caslon.errors import CaslonError
-from caslon.folders import write_atomic
+from caslon.folders import sha256_of_file, write_atomic
 from caslon.observe.events import EventLog
 
 WORK = "work"
 DATASET_FILE = "dataset.json"
+SPLIT_COLUMNS = ("documents", "segments", "characters", "text_bytes")
+LEXICON_FILE = "lexicon.txt"
 SMALL_CORPUS_BATCHES = 3  # fewer are done sooner than processes start
-PRIORITIES = {"high": 0, "medium": 1, "low": 2}
-CACHED_BATCHES = 4
+RARE_WORDS_FROM = 5_000_000  # distinct words in memory; beyond, those seen once are forgotten
 
 
 @dataclass
@@ -70,16 +64,25 @@ class Totals:
     """The figures of a finished corpus."""
 
     dataset_id: str = ""
+    read_key: str = ""  # of what the documents before judging depend on
     documents: Counter[str] = field(default_factory=Counter)
     segments: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
     text_bytes: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
     raw_files: Counter[str] = field(default_factory=Counter)  # by source
-    raw_bytes: int = 0
+    raw_bytes_of: Counter[str] = field(default_factory=Counter)  # by source
     groups: int = 0
     duplicate_clusters: int = 0
+    joined: dict[str, int] = field(default_factory=dict)  # groups brought together, by what they share
     steps: dict[str, StepCounts] = field(default_factory=dict)
+    leakage: Leakage | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def raw_bytes(self) -> int:
+        """The bytes of all raw files."""
+        return self.raw_bytes_of.total()
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals that depend on the content alone: no times."""
@@ -88,52 +91,69 @@ class Totals:
             counts.pop("seconds")
         return {
             "dataset_id": self.dataset_id,
+            "read_key": self.read_key,
             "documents": sum(self.documents.values()),
             "segments": sum(self.segments.values()),
             "characters": sum(self.characters.values()),
             "text_bytes": sum(self.text_bytes.values()),
-            "splits": {
-                split: {
-                    "documents": self.documents[split],
-                    "segments": self.segments[split],
-                    "characters": self.characters[split],
-                    "text_bytes": self.text_bytes[split],
-                }
-                for split in SPLITS
-            },
+            "splits": {split: {name: getattr(self, name)[split] for name in SPLIT_COLUMNS} for split in SPLITS},
             "rejects": dict(sorted(self.rejects.items())),
             "raw_files": dict(sorted(self.raw_files.items())),
             "raw_bytes": self.raw_bytes,
+            "raw_bytes_of": dict(sorted(self.raw_bytes_of.items())),
             "groups": self.groups,
             "duplicate_clusters": self.duplicate_clusters,
+            "joined_groups": self.joined,
+            "forgotten": self.rejects["forgotten"],
+            "leakage": asdict(self.leakage) if self.leakage else None,
+            "warnings": self.warnings,
             "steps": steps,
+            "order_of_steps": list(steps),
         }
 
 
 def build(
-    entries: Sequence[SourceEntry], settings: CorpusSettings, seed: int, folder: Path, events: EventLog
+    entries: Sequence[SourceEntry],
+    settings: CorpusSettings,
+    seed: int,
+    folder: Path,
+    events: EventLog,
+    base: Path | None = None,
+    earlier: Sequence[Path] = (),
 ) -> Totals:
     """Write the corpus below `folder` and return its figures. Safe to kill and call again at any moment.
 
-    The batch files stay below `folder/work` until `remove_work` is called.
+    Relative paths in the settings start at `base` (the working folder when None). When one of the `earlier` corpus folders
+    holds the documents of the same raw files, read under the same settings, nothing is read again. The batch files stay below
+    `folder/work` until `remove_work` is called.
     """
     entries = sorted(entries, key=lambda entry: entry.id)
-    work = folder / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    summaries = _clean_all(entries, settings, work, events)
-    store = BatchStore(work, summaries)
-    totals = Totals()
-    for summary in summaries:
-        totals.raw_files.update(summary.raw_files_per_source)
-        totals.raw_bytes += summary.raw_bytes
-        for name, counts in summary.counts.items():
-            totals.steps.setdefault(name, StepCounts()).add(counts)
-    duplicates = _duplicates(store, entries, settings, totals, events)
-    _check_reject_share(store, duplicates, settings)
-    splits = _splits(store, duplicates, settings, seed, totals)
-    _write(store, duplicates, splits, settings, folder, totals, events)
-    write_atomic(folder / DATASET_FILE, json.dumps(totals.to_json(), indent=2, sort_keys=True) + "\n")
-    return totals
+    builder = _Builder(entries, settings, seed, folder, events, base or Path.cwd())
+    return builder.build(stored_with_key(earlier, builder.totals.read_key))
+
+
+def stored_totals(folder: Path) -> Totals:
+    """Return the figures of a corpus that was built before; times are not among them."""
+    data = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+    splits = data["splits"]
+    columns = {name: Counter({split: splits[split][name] for split in SPLITS}) for name in SPLIT_COLUMNS}
+    return Totals(
+        dataset_id=data["dataset_id"],
+        read_key=data["read_key"],
+        rejects=Counter(data["rejects"]),
+        raw_files=Counter(data["raw_files"]),
+        raw_bytes_of=Counter(data["raw_bytes_of"]),
+        groups=data["groups"],
+        duplicate_clusters=data["duplicate_clusters"],
+        joined=data["joined_groups"],
+        steps={
+            name: StepCounts(**counts)
+            for name, counts in ((name, data["steps"][name]) for name in data["order_of_steps"])
+        },
+        leakage=Leakage(**data["leakage"]) if data["leakage"] else None,
+        warnings=data["warnings"],
+        **columns,
+    )
 
 
 def remove_work(folder: Path) -> None:
@@ -141,278 +161,198 @@ def remove_work(folder: Path) -> None:
     shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
-class BatchStore:
-    """The batch files of all documents, numbered through from 0 in the order of reading."""
+class _Builder:
+    """The order of the phases, with what they share."""
 
-    def __init__(self, work: Path, summaries: Sequence[BatchSummary]) -> None:
-        self.work, self.summaries = work, summaries
-        self._starts = [0, *accumulate(summary.documents for summary in summaries)]
-        self._held: OrderedDict[tuple[int, str], list[Any]] = OrderedDict()
+    def __init__(
+        self,
+        entries: Sequence[SourceEntry],
+        settings: CorpusSettings,
+        seed: int,
+        folder: Path,
+        events: EventLog,
+        base: Path,
+    ) -> None:
+        self.entries, self.settings, self.seed, self.base = entries, settings, seed, base
+        self.folder, self.work, self.events = folder, folder / WORK, events
+        self.totals = Totals(read_key=read_key(entries, settings, base))
 
-    def __len__(self) -> int:
-        return self._starts[-1]
+    def build(self, stored: Path | None) -> Totals:
+        self.work.mkdir(parents=True, exist_ok=True)
+        with Workers(self.settings.workers or available_cores(), self.settings.backend) as workers:
+            if stored:
+                self.events.note(f"the documents of {stored.name} are used again; no raw file is read")
+            read = restore(stored, self.work) if stored else self._read(workers)
+            lexicon = Lexicon.load(stored / LEXICON_FILE) if stored else self._lexicon(read)
+            judged = DocumentColumns(self.work, JUDGE_PHASE, self._judge(read, lexicon, workers))
+            copies, decided, lines_digest = self._decide(judged)
+            done = self._finish(decided, lines_digest, workers)
+            splits = self._split(judged, copies, done)
+            self.events.progress("write", 0, len(judged), "documents")
+            begun = time.process_time()
+            self._count(read, judged.summaries, done, splits, write_corpus(self.folder, judged, splits))
+            self.totals.steps["segments"].seconds += time.process_time() - begun
+            self.events.progress("write", len(judged), len(judged), "documents")
+            self._check_leakage(workers)
+        write_atomic(self.folder / DATASET_FILE, json.dumps(self.totals.to_json(), indent=2, sort_keys=True) + "\n")
+        return self.totals
 
-    def column(self, name: str) -> Iterator[Any]:
-        """Yield one column of all documents in order."""
-        for summary in self.summaries:
-            yield from self._values(summary.number, name)
+    def _read(self, workers: Workers) -> list[Summary]:
+        found = batches(raw_files(self.entries))
+        first = list(islice(found, SMALL_CORPUS_BATCHES))
+        if len(first) < SMALL_CORPUS_BATCHES and workers.backend == "local":
+            workers.count = 1
+        task = ReadTask(self.settings, self.work, self.base, count_words=_any_ocr(self.entries))
+        return self._phase(READ_PHASE, workers, partial(read_batch, task=task), chain(first, found), 0)
 
-    def value(self, number: int, name: str) -> Any:
-        """Return one value of a document by its number, with the batches used last held in memory."""
-        place = bisect_right(self._starts, number) - 1
-        key = (place, name)
-        if key not in self._held:
-            self._held[key] = self._values(self.summaries[place].number, name)
-            if len(self._held) > CACHED_BATCHES:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        return self._held[key][number - self._starts[place]]
+    def _judge(self, read: Sequence[Summary], lexicon: Lexicon, workers: Workers) -> list[Summary]:
+        path = self.folder / LEXICON_FILE
+        lexicon.save(path)
+        formulaic = frozenset(entry.id for entry in self.entries if entry.formulaic)
+        task = JudgeTask(self.settings, self.work, self.base, path, sha256_of_file(path), formulaic)
+        return self._phase(JUDGE_PHASE, workers, partial(judge_batch, task=task), read, len(read))
 
-    def address(self, number: int) -> str:
-        """Return where a document came from."""
-        return Origin("", *(self.value(number, name) for name in ("path", "member", "record"))).address
+    def _lexicon(self, read: Sequence[Summary]) -> Lexicon:
+        """Return the shipped words and those that the clean sources use."""
+        counts: Counter[str] = Counter()
+        for summary in read:
+            table = pq.read_table(rows_path(self.work, READ_PHASE, summary.number, "words"), use_threads=False)
+            for word, count in zip(table["word"].to_pylist(), table["count"].to_pylist(), strict=True):
+                counts[word] += count
+            if len(counts) > RARE_WORDS_FROM:
+                counts = Counter({word: count for word, count in counts.items() if count > 1})
+        return merged(Lexicon.shipped(), Lexicon.from_counts(counts))
 
-    def rows(self, batch: BatchSummary) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a batch's documents and rejects (these have a `code`) in the order they were found."""
-        documents = rows_of_file(documents_path(self.work, batch.number), [*DOCUMENT_SCHEMA.names, "place"])
-        rejects = rows_of_file(rejects_path(self.work, batch.number))
-        yield from heapq.merge(documents, rejects, key=lambda row: int(row["place"]))
+    def _decide(self, judged: DocumentColumns) -> tuple[Copies, Iterator[Decision], str]:
+        settings = self.settings
+        self.events.progress("find duplicates", 0, len(judged), "documents")
+        copies = find_copies(judged, self.entries, settings)
+        self.totals.duplicate_clusters = len({duplicate.kept for duplicate in copies.duplicates.values()})
+        detail = f"{len(copies.duplicates):,} duplicates"
+        self.events.progress("find duplicates", len(judged), len(judged), "documents", detail)
+        aside: set[int] = set()
+        if settings.max_share:
+            aside, warning = surplus(judged, copies.duplicates, settings.max_share)
+            self._warn(warning)
+        gone = {*copies.duplicates, *aside}
+        lines = repeated_lines(judged, gone, settings.boilerplate.minimum_documents)
+        lines_digest = save_lines(self.work / "lines.npz", lines)
+        paragraphs = repeated_paragraphs(judged, gone, copies.ranks)
+        return copies, decisions(judged, copies, aside, paragraphs, settings), lines_digest
 
-    def _values(self, batch: int, name: str) -> list[Any]:
-        table = pq.read_table(documents_path(self.work, batch), columns=[name], use_threads=False)
-        return list(table[name].to_pylist())
+    def _finish(self, decided: Iterable[Decision], lines_digest: str, workers: Workers) -> list[Summary]:
+        task = FinishTask(self.settings, self.work, self.work / "lines.npz", lines_digest)
+        return self._phase(FINISH_PHASE, workers, partial(finish_batch, task=task), decided, 0)
+
+    def _split(self, judged: DocumentColumns, copies: Copies, done: list[Summary]) -> Splits:
+        finished = DocumentColumns(self.work, FINISH_PHASE, done)
+        segments = DocumentColumns(self.work, FINISH_PHASE, done, "segments")
+        splits = split_documents(judged, finished, segments, copies, self.settings, self.seed)
+        self.totals.groups = splits.groups
+        self.totals.joined = {
+            "copies": splits.joined_by_copies,
+            "equal segments": splits.joined_by_segments,
+            "likeness": splits.joined_by_likeness,
+        }
+        if splits.largest_group_share > LARGE_GROUP_SHARE:
+            self._warn(
+                f"one group of texts that share passages holds {splits.largest_group_share:.0%} of the documents: "
+                "the shares of the splits cannot be met closely"
+            )
+        return splits
+
+    def _phase(
+        self,
+        name: str,
+        workers: Workers,
+        function: Callable[[Any], Summary],
+        tasks: Iterable[Any],
+        total: int,
+    ) -> list[Summary]:
+        progress = _PhaseProgress(self.events, name, total)
+        summaries = []
+        for summary in workers.in_order(function, tasks):
+            summaries.append(summary)
+            progress.add(summary)
+        progress.end()
+        remove_stray(self.work, name, len(summaries))
+        return summaries
+
+    def _count(
+        self,
+        read: Sequence[Summary],
+        judged: Sequence[Summary],
+        done: Sequence[Summary],
+        splits: Splits,
+        written: Written,
+    ) -> None:
+        totals = self.totals
+        for summary in read:
+            totals.raw_files.update(summary.facts["raw_files"])
+            totals.raw_bytes_of.update(summary.facts["raw_bytes"])
+        near_seconds = 0.0
+        for summaries in (read, judged, done):
+            for summary in summaries:
+                counts = dict(summary.counts)
+                if summaries is judged:  # fingerprints are made here, what they find is counted later
+                    near_seconds += counts.pop("near duplicates", StepCounts()).seconds
+                add_counts(totals.steps, counts)
+        for name in ("near duplicates", "segments"):
+            totals.steps.setdefault(name, StepCounts())
+        totals.steps["near duplicates"].seconds += near_seconds
+        totals.documents, totals.segments = written.documents, written.segments
+        totals.characters, totals.text_bytes = written.characters, written.text_bytes
+        totals.rejects, totals.dataset_id = written.rejects, written.dataset_id
+        self._check_reject_share()
+
+    def _check_reject_share(self) -> None:
+        dropped = self.totals.rejects.total() - self.totals.rejects["short_segment"]
+        found = dropped + sum(self.totals.documents.values())
+        if found and dropped / found > self.settings.maximum_reject_share:
+            raise CaslonError(
+                f"{dropped:,} of {found:,} documents were rejected ({dropped / found:.0%})",
+                where="corpus.maximum_reject_share",
+                fix="look at the sources and thresholds, or raise the limit",
+            )
+
+    def _check_leakage(self, workers: Workers) -> None:
+        found = self.totals.leakage = leakage(self.folder, workers, self.events)
+        for warning in found.warnings():
+            self._warn(warning)
+        found.check(self.folder)
+
+    def _warn(self, text: str) -> None:
+        if text:
+            self.totals.warnings.append(text)
+            self.events.warn(text)
 
 
-# --- reading and cleaning ----------------------------------------------------------------------------------------------
+def _any_ocr(entries: Iterable[SourceEntry]) -> bool:
+    return any(entry.ocr or any(facts.get("ocr") for facts in entry.facts.values()) for entry in entries)
 
 
-def _clean_all(
-    entries: Sequence[SourceEntry], settings: CorpusSettings, work: Path, events: EventLog
-) -> list[BatchSummary]:
-    found = batches(raw_files(entries))
-    first = list(islice(found, SMALL_CORPUS_BATCHES))
-    workers = settings.workers or available_cores() if len(first) == SMALL_CORPUS_BATCHES else 1
-    progress = _CleanProgress(events)
-    summaries = []
-    work_on = partial(_clean_or_keep, settings=settings, work=work)
-    for summary in in_order(work_on, chain(first, found), workers):
-        summaries.append(summary)
-        progress.add(summary)
-    progress.end()
-    _remove_stray(work, len(summaries))
-    return summaries
+PHASE_NAMES = {READ_PHASE: "read", JUDGE_PHASE: "judge", FINISH_PHASE: "mask and cut"}
 
 
-def _clean_or_keep(batch: Batch, settings: CorpusSettings, work: Path) -> BatchSummary:
-    return finished(work, batch) or clean(batch, settings, work)
+class _PhaseProgress:
+    """Tells how far a phase is: by raw files while their number is not known, else by batches."""
 
-
-def _remove_stray(work: Path, batches_made: int) -> None:
-    """Remove what an interrupted call with other cuts may have left, so that only this call's batches are read."""
-    wanted = {path(work, number) for number in range(batches_made) for path in (documents_path, rejects_path)}
-    for path in work.iterdir():
-        if path not in wanted:
-            with suppress(FileNotFoundError):
-                path.unlink()
-
-
-class _CleanProgress:
-    def __init__(self, events: EventLog) -> None:
-        self._events = events
+    def __init__(self, events: EventLog, phase: str, total: int) -> None:
+        self._events, self._phase, self._total = events, PHASE_NAMES[phase], total
         self._begun = time.monotonic()
-        self._files = self._documents = self._rejects = self._bytes = 0
+        self._batches = self._documents = self._rejects = self._bytes = 0
 
-    def add(self, summary: BatchSummary) -> None:
-        self._files += summary.raw_files
+    def add(self, summary: Summary) -> None:
+        self._batches += 1
         self._documents += summary.documents
-        self._rejects += summary.rejects
-        self._bytes += summary.raw_bytes
-        seconds = max(time.monotonic() - self._begun, 1e-3)
-        detail = (
-            f"{self._documents:,} documents, {self._rejects:,} rejects, "
-            f"{self._documents / seconds:,.0f} documents/s, {self._bytes / seconds / 1e6:.2f} MB/s"
-        )
-        self._events.progress("read and clean", self._files, 0, "files", detail)
+        self._rejects += summary.facts["rejects"]
+        self._bytes += sum(summary.facts.get("raw_bytes", {}).values())
+        self._events.progress(self._phase, self._batches, self._total, "batches", self._detail())
 
     def end(self) -> None:
-        self._events.progress(
-            "read and clean",
-            self._files,
-            self._files,
-            "files",
-            f"{self._documents:,} documents, {self._rejects:,} rejects",
-        )
+        self._events.progress(self._phase, self._batches, self._batches, "batches", self._detail())
 
-
-# --- duplicates --------------------------------------------------------------------------------------------------------
-
-
-def _duplicates(
-    store: BatchStore,
-    entries: Sequence[SourceEntry],
-    settings: CorpusSettings,
-    totals: Totals,
-    events: EventLog,
-) -> dict[int, Duplicate]:
-    begun = time.process_time()
-    near = settings.near_duplicates
-    index = _index(store, entries, near.bands if near.enabled else 0)
-    found = find_duplicates(index, lambda number: _shingles(store, number, near.shingle_words), near)
-    totals.duplicate_clusters = len({duplicate.kept for duplicate in found.values()})
-    seconds = time.process_time() - begun
-    sizes = np.fromiter(store.column("characters"), dtype=np.int64, count=len(store))
-    documents, characters = len(store), int(sizes.sum())
-    fingerprints = totals.steps.pop("near duplicates", StepCounts())
-    for name, exact in (("exact duplicates", True), ("near duplicates", False)):
-        gone = [number for number, duplicate in found.items() if duplicate.exact == exact]
-        lost = int(sizes[gone].sum()) if gone else 0
-        totals.steps[name] = StepCounts(
-            documents_in=documents,
-            documents_out=documents - len(gone),
-            documents_rejected=len(gone),
-            characters_in=characters,
-            characters_out=characters - lost,
-            characters_rejected=lost,
-            seconds=0.0 if exact else seconds + fingerprints.seconds,
-        )
-        documents, characters = documents - len(gone), characters - lost
-    events.progress("find duplicates", len(store), len(store), "documents", f"{len(found):,} duplicates")
-    return found
-
-
-def _index(store: BatchStore, entries: Iterable[SourceEntry], bands: int) -> Index:
-    """Return the numbers duplicates are found by; the band hashes lie in a file when there are many."""
-    count = len(store)
-    priority_of = {entry.id: PRIORITIES[entry.priority] for entry in entries}
-    columns = np.lib.format.open_memmap(store.work / "bands.npy", mode="w+", dtype=np.uint64, shape=(bands, count))
-    exact = np.empty((count, 2), dtype=np.uint64)
-    for number, (key, packed) in enumerate(zip(store.column("exact"), store.column("bands"), strict=True)):
-        exact[number] = np.frombuffer(key[:16], dtype="<u8")
-        columns[:, number] = np.frombuffer(packed, dtype="<u8") if packed else 0
-    return Index(
-        ids=np.fromiter((int(identifier, 16) for identifier in store.column("id")), dtype=np.uint64, count=count),
-        priorities=np.fromiter((priority_of[name] for name in store.column("source")), dtype=np.uint8, count=count),
-        scores=np.fromiter(store.column("score"), dtype=np.float64, count=count),
-        exact=exact,
-        bands=columns,
-    )
-
-
-def _shingles(store: BatchStore, number: int, size: int) -> Shingles:
-    return shingles(words_of(store.value(number, "text")), size)
-
-
-def _check_reject_share(store: BatchStore, duplicates: dict[int, Duplicate], settings: CorpusSettings) -> None:
-    dropped = sum(summary.rejects for summary in store.summaries) + len(duplicates)
-    found = len(store) + sum(summary.rejects for summary in store.summaries)
-    if found and dropped / found > settings.maximum_reject_share:
-        raise CaslonError(
-            f"{dropped:,} of {found:,} documents were rejected ({dropped / found:.0%})",
-            where="corpus.maximum_reject_share",
-            fix="look at the sources and thresholds, or raise the limit",
-        )
-
-
-# --- split and write ---------------------------------------------------------------------------------------------------
-
-
-def _splits(
-    store: BatchStore, duplicates: dict[int, Duplicate], settings: CorpusSettings, seed: int, totals: Totals
-) -> dict[str, tuple[str, str]]:
-    """Return `(joined group, split)` for each group: groups that hold copies of one text stay together."""
-    groups = Groups()
-    for number, duplicate in duplicates.items():
-        groups.join(store.value(number, "group"), store.value(duplicate.kept, "group"))
-    names = [group for number, group in enumerate(store.column("group")) if number not in duplicates]
-    joined = {name: groups.find(name) for name in names}
-    splits = split_groups(sorted(set(joined.values())), settings.split, seed)
-    totals.groups = len(splits)
-    return {name: (group, splits[group]) for name, group in joined.items()}
-
-
-def _write(
-    store: BatchStore,
-    duplicates: dict[int, Duplicate],
-    splits: dict[str, tuple[str, str]],
-    settings: CorpusSettings,
-    folder: Path,
-    totals: Totals,
-    events: EventLog,
-) -> None:
-    begun = time.process_time()
-    output = _CorpusWriter(folder, totals)
-    number = 0
-    for batch in store.summaries:
-        for row in store.rows(batch):
-            if "code" in row:
-                output.reject_row(row)
-                continue
-            document = document_of_row(row)
-            if number in duplicates:
-                output.reject_row(reject_row(_duplicate_reject(document, duplicates[number], store)))
-            else:
-                group, split = splits[document.group]
-                output.document(replace(document, group=group), split, settings)
-            number += 1
-        events.progress("write", number, len(store), "documents")
-    output.close()
-    output.counts.seconds = time.process_time() - begun
-    totals.steps["segments"] = output.counts
-
-
-def _duplicate_reject(document: Document, duplicate: Duplicate, store: BatchStore) -> Reject:
-    kept = store.value(duplicate.kept, "id")
-    where = store.address(duplicate.kept)
-    if duplicate.exact:
-        found = reject(document, "duplicates", "exact_duplicate", f"the same text as {kept} ({where})")
-    else:
-        reason = f"{duplicate.jaccard:.1%} of its word runs are those of {kept} ({where})"
-        found = reject(document, "duplicates", "near_duplicate", reason)
-    evidence = {"kept": kept, "kept_address": where, "jaccard": round(duplicate.jaccard, 4), "cluster": kept}
-    return replace(found, metadata={**found.metadata, **evidence})
-
-
-class _CorpusWriter:
-    """Writes documents, segments and rejects, counts them and digests what was written."""
-
-    def __init__(self, folder: Path, totals: Totals) -> None:
-        for name in ("documents", "segments", "rejects"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        self._documents = {split: ShardWriter(folder / "documents", split, DOCUMENT_SCHEMA) for split in SPLITS}
-        self._segments = {split: ShardWriter(folder / "segments", split, SEGMENT_SCHEMA) for split in SPLITS}
-        self._rejects = ShardWriter(folder / "rejects", "rejects", REJECT_SCHEMA)
-        self._digest = sha256()
-        self._totals = totals
-        self.counts = StepCounts()
-
-    def document(self, document: Document, split: str, settings: CorpusSettings) -> None:
-        row = document_row(document)
-        self._documents[split].write(row)
-        self._totals.documents[split] += 1
-        self._totals.characters[split] += row["characters"]
-        self._totals.text_bytes[split] += len(row["text"].encode())
-        self._digest.update(f"{split}\0{row['id']}\0{sha256(row['text'].encode()).hexdigest()}\n".encode())
-        covered = 0
-        self.counts.documents_in += 1
-        self.counts.documents_out += 1
-        self.counts.characters_in += row["characters"]
-        for piece in segments_of(document, settings.segments):
-            covered += len(piece.text)
-            if isinstance(piece, Segment):
-                self._segments[split].write(segment_row(piece))
-                self._digest.update(f"{piece.start}:{piece.end}\n".encode())
-                self._totals.segments[split] += 1
-                self.counts.characters_out += len(piece.text)
-            else:
-                self.reject_row(reject_row(piece))
-                self.counts.characters_rejected += len(piece.text)
-        self.counts.characters_changed += row["characters"] - covered  # the white space between segments
-
-    def reject_row(self, row: dict[str, Any]) -> None:
-        self._rejects.write({name: row[name] for name in REJECT_SCHEMA.names})
-        self._totals.rejects[row["code"]] += 1
-
-    def close(self) -> None:
-        for writer in (*self._documents.values(), *self._segments.values(), self._rejects):
-            writer.close()
-        self._totals.dataset_id = self._digest.hexdigest()
+    def _detail(self) -> str:
+        seconds = max(time.monotonic() - self._begun, 1e-3)
+        speed = f", {self._bytes / seconds / 1e6:.2f} MB/s" if self._bytes else ""
+        return f"{self._documents:,} documents, {self._rejects:,} rejects, {self._documents / seconds:,.0f} documents/s{speed}"

@@ -1,11 +1,10 @@
 """Looking at an address before it enters a registry: turns what lies there into proposed values for an entry.
 
-The probe asks for robots.txt, type, size and the first 64 KB. How an address is asked is passed in, so that nothing here
-knows of HTTP.
+The probe asks for robots.txt, type, size and the first 64 KB, as politely as a collector does.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from caslon.corpus.detect import HEAD_BYTES, DecodeFailed, decode, detect
 from caslon.corpus.inventory import id_from
 from caslon.corpus.registry_entry import FORMATS
+from caslon.corpus.settings import CollectSettings
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 # What is known of places that caslon has collectors for: host -> collector, profile, licence, where the licence is stated.
@@ -43,9 +43,6 @@ class Probe:
     sample: bytes = b""  # its first 64 KB
 
 
-Prober = Callable[[str], Probe]
-
-
 def probe_path(path: Path) -> Probe:
     """Return what lies at a local path; of a folder nothing but that it is there. Raises `OSError`."""
     if path.is_dir():
@@ -53,6 +50,39 @@ def probe_path(path: Path) -> Probe:
     with path.open("rb") as file:
         sample = file.read(HEAD_BYTES)
     return Probe(str(path), str(path), size_bytes=path.stat().st_size, sample=sample)
+
+
+def probe_url(url: str, settings: CollectSettings) -> Probe:
+    """Return what a web address answers. Raises `UserError` without a contact, `ItemProblem` when it cannot be had."""
+    from caslon.corpus.collect.http import Client
+    from caslon.corpus.collect.problem import ItemProblem
+
+    client = Client(settings)
+
+    def attempt() -> Probe:
+        with client.open(url, {"range": f"bytes=0-{HEAD_BYTES - 1}"}) as answer:
+            sample = bytearray()
+            for chunk in answer.chunks:  # a server that knows no ranges sends everything
+                sample += chunk
+                if len(sample) >= HEAD_BYTES:
+                    break
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+            return Probe(url, answer.url, True, kind, _size(answer.status, answer.headers), bytes(sample[:HEAD_BYTES]))
+
+    try:
+        return client.persist(attempt)
+    except ItemProblem as problem:
+        if problem.code == "robots_denied":
+            return Probe(url, allowed=False)
+        raise
+    finally:
+        client.close()
+
+
+def _size(status: int, headers: Mapping[str, str]) -> int | None:
+    """The bytes of the whole file: behind the slash of `bytes 0-65535/1234567` when only a part was sent (RFC 9110, 14.4)."""
+    told = headers.get("content-range", "").rpartition("/")[2] if status == 206 else headers.get("content-length", "")
+    return int(told) if told.isdigit() else None
 
 
 def proposals(location: str, probe: Probe | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Summary:
 
     def to_json(self) -> str:
         """Return the summary as JSON text."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self))  # the order of the steps is their order of work
 
     @staticmethod
     def from_json(text: str) -> "Summary":

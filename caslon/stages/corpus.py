@@ -11,7 +11,7 @@ from caslon.stages.stage import PlanContext, PlanRow, StageContext
 if TYPE_CHECKING:
     from caslon.corpus.registry import SourceEntry
 
-VERSION = 1
+VERSION = 2
 READS: Sequence[str] = ()
 WRITES = "text"
 NEEDS = {"lxml": "corpus", "ftfy": "corpus", "py3langid": "corpus", "rensa": "corpus"}
@@ -58,10 +58,16 @@ def run(context: StageContext) -> dict[str, Any]:
     begun = time.monotonic()
     settings: CorpusSettings = context.settings
     entries = load_entries(settings, context.base)
-    totals = build(entries, settings, context.seed, context.folder, context.events)
+    earlier = earlier_folders(context.folder.parent)
+    totals = build(entries, settings, context.seed, context.folder, context.events, context.base, earlier)
     write_report(context.folder, entries, settings, totals, time.monotonic() - begun)
     remove_work(context.folder)
     return totals.to_json()
+
+
+def earlier_folders(run_folder: Path) -> list[Path]:
+    """Return the finished corpus folders of a run, the present one first."""
+    return [run_folder / "corpus", *sorted((run_folder / "superseded").glob("corpus-*"))]
 
 
 def load_entries(settings: CorpusSettings, base: Path) -> "tuple[SourceEntry, ...]":

@@ -13,14 +13,16 @@ import pytest
 from made_documents import folder_of_texts, prose
 
 from caslon.corpus import batches as batches_module
-from caslon.corpus.batches import StepCounts, clean, finished
 from caslon.corpus.batches import batches as batches_of
-from caslon.corpus.collect import RawFile
+from caslon.corpus.collect import RawFile, raw_files
 from caslon.corpus.document import Document, Reject
-from caslon.corpus.pipeline import Totals, build, remove_work
+from caslon.corpus.phases.reading import ReadTask, read_batch
+from caslon.corpus.pipeline import Totals, build, remove_work, stored_totals
 from caslon.corpus.registry import load_sources
 from caslon.corpus.settings import CorpusSettings
 from caslon.corpus.shards import SPLITS, find_rejects, read_documents, read_rejects, read_segments
+from caslon.corpus.steps import StepCounts
+from caslon.corpus.work import finished
 from caslon.errors import CaslonError, UserError
 from caslon.observe.events import EventLog
 
@@ -80,7 +82,7 @@ def test_documents_and_characters_are_conserved_at_every_step(corpus: tuple[Path
         assert before.documents_out == after.documents_in
         assert before.characters_out == after.characters_in
     written = sum(len(document.text) for document in read_documents(folder))
-    assert totals.steps["near duplicates"].characters_out == written == sum(totals.characters.values())
+    assert totals.steps["privacy"].characters_out == written == sum(totals.characters.values())
     dropped = sum(len(reject.text) for reject in read_rejects(folder) if reject.code != "short_segment")
     assert dropped == sum(counts.characters_rejected for name, counts in totals.steps.items() if name != "segments")
 
@@ -93,6 +95,7 @@ def test_totals_count_what_was_written(corpus: tuple[Path, Totals]) -> None:
     stored = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert stored["dataset_id"] == totals.dataset_id
     assert "seconds" not in json.dumps(stored)
+    assert stored_totals(folder).to_json() == totals.to_json()
 
 
 def test_copies_and_their_kept_text_share_a_group(corpus: tuple[Path, Totals]) -> None:
@@ -138,8 +141,21 @@ def test_a_killed_build_goes_on_and_ends_the_same(texts: Path, corpus: tuple[Pat
 
 
 def wait_for_batches(folder: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None and len(list((folder / "work").glob("*.documents.parquet"))) < count:
+    while process.poll() is None and len(list((folder / "work").glob("*.json"))) < count:
         time.sleep(0.005)
+
+
+def test_the_order_of_files_changes_no_id(texts: Path, corpus: tuple[Path, Totals], tmp_path: Path) -> None:
+    entries = load_sources(str(texts), texts)
+    settings = CorpusSettings(sources=str(texts), split=SPLIT, workers=1)
+    shuffled = list(raw_files(entries))
+    random.Random(5).shuffle(shuffled)
+    folder = tmp_path / "shuffled"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caslon.corpus.pipeline.raw_files", lambda _: iter(shuffled))
+        totals = build(entries, settings, 1, folder, EventLog(None))
+    assert totals.dataset_id == corpus[1].dataset_id
 
 
 def test_finished_batches_are_not_done_again(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +167,8 @@ def test_finished_batches_are_not_done_again(texts: Path, tmp_path: Path, monkey
     def fail(*_: object) -> None:
         raise AssertionError("a finished batch was cleaned again")
 
-    monkeypatch.setattr("caslon.corpus.pipeline.clean", fail)
+    for phase in ("reading", "judging", "finishing"):
+        monkeypatch.setattr(f"caslon.corpus.phases.{phase}.finish", fail)
     again = build(load_sources(str(texts), texts), settings, 1, folder, EventLog(None))
     assert again.to_json() == first.to_json()
 
@@ -170,9 +187,9 @@ def test_batches_are_bounded_by_files_and_bytes() -> None:
 def test_a_batch_of_other_files_is_not_taken_for_finished(tmp_path: Path) -> None:
     (one,) = batches_of([raw(prose(1))])
     (other,) = batches_of([raw(prose(2))])
-    clean(one, CorpusSettings(), tmp_path)
-    assert finished(tmp_path, one) is not None
-    assert finished(tmp_path, other) is None
+    read_batch(one, ReadTask(CorpusSettings(), tmp_path, tmp_path, count_words=False))
+    assert finished(tmp_path, "read", 0, one.digest) is not None
+    assert finished(tmp_path, "read", 0, other.digest) is None
 
 
 def test_a_document_that_breaks_a_step_is_a_reject_with_the_place(
@@ -185,7 +202,7 @@ def test_a_document_that_breaks_a_step_is_a_reject_with_the_place(
             raise ZeroDivisionError("a text no one thought of")
         return document
 
-    monkeypatch.setattr(batches_module, "language", broken)
+    monkeypatch.setattr("caslon.corpus.phases.judging.language", broken)
     build_corpus(texts, tmp_path / "corpus")
     failed = [reject for reject in read_rejects(tmp_path / "corpus") if reject.code == "step_failed"]
     assert [reject.origin.path for reject in failed] == ["good-05.txt"]
@@ -197,13 +214,13 @@ def test_a_document_that_breaks_a_step_is_a_reject_with_the_place(
 
 
 def test_a_reader_that_breaks_is_a_reject_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(raw_file: RawFile) -> object:
+    def broken(*_: object) -> object:
         raise OSError("the reader gave up")
 
-    monkeypatch.setattr(batches_module, "read", broken)
+    monkeypatch.setattr("caslon.corpus.phases.reading.LimitedReader.read", broken)
     (batch,) = batches_of([raw("some text")])
-    summary = clean(batch, CorpusSettings(), tmp_path)
-    assert (summary.documents, summary.rejects) == (0, 1)
+    summary = read_batch(batch, ReadTask(CorpusSettings(), tmp_path, tmp_path, count_words=False))
+    assert (summary.documents, summary.facts["rejects"]) == (0, 1)
     assert summary.counts["read"].documents_rejected == 1
 
 

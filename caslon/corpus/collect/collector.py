@@ -5,7 +5,7 @@ A plug-in is a package with an entry point in the group `caslon.collectors`; its
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +70,11 @@ class FileCollector:
     def fetch(self, item: Item) -> Iterator[RawFile | StoredFile]:
         """Yield the one file of an item."""
         yield self.fetcher.file(item)
+
+
+def slowed(entry: SourceEntry, seconds: float) -> SourceEntry:
+    """Return the entry with at least so many seconds between two requests."""
+    return replace(entry, delay_seconds=max(entry.delay_seconds or 0.0, seconds))
 
 
 def collector_for(name: str, fetcher: "Fetcher") -> Collector:

@@ -21,14 +21,10 @@ from caslon.corpus.collect.problem import ItemProblem, TryAgain
 from caslon.corpus.collect.store import Store, StoredFile, digest_of, storage_errors
 from caslon.corpus.registry_entry import SourceEntry
 from caslon.corpus.settings import CollectSettings
-from caslon.errors import UserError
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 PAGE = "page:"
-
-
-class Missing(UserError):
-    """Something that is not in the store while nothing may be fetched."""
+MISSING_STATUSES = (404, 410)
 
 
 class BudgetSpent(Exception):
@@ -50,64 +46,119 @@ class Budget:
 
 
 class Fetcher:
-    """What collectors fetch with. Without a client it is offline: everything must be in the store."""
+    """What collectors fetch with. `connect` makes the client when the first request is due, so local sources need none."""
 
     def __init__(
         self,
         store: Store,
         settings: CollectSettings,
-        client: Client | None,
+        connect: Callable[[], Client],
         *,
         budget: Budget | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.settings, self.budget = store, settings, budget or Budget()
-        self._client, self._now = client, now
+        self._connect, self._now = connect, now
+        self._opened: Client | None = None
 
     @property
-    def is_offline(self) -> bool:
-        """Whether nothing may be fetched."""
-        return self._client is None
+    def client(self) -> Client:
+        """The client of this run. Raises UserError when the settings name no contact."""
+        if self._opened is None:
+            self._opened = self._connect()
+        return self._opened
 
-    def file(self, item: Item, headers: Mapping[str, str] | None = None) -> StoredFile:
+    def close(self) -> None:
+        """Close the connections, if any were opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def file(self, item: Item) -> StoredFile:
         """Return the item's file, fetched where it is missing or changed."""
         last: ItemProblem | None = None
         known = self.store.record(item.entry.id, item.path)
         urls = (item.url, *item.alternatives)
         for url in sorted(urls, key=lambda url: known is None or url != known.url):
             try:
-                return self._fetched(replace(item, url=url), "file", headers or {})
+                return self._fetched(replace(item, url=url), "file", {})
             except ItemProblem as problem:
-                if problem.status not in (404, 410):
+                if problem.status not in MISSING_STATUSES:
                     raise
-                last = problem
+                last = last or problem
         assert last is not None
         raise last
 
-    def page(self, entry: SourceEntry, url: str, headers: Mapping[str, str] | None = None) -> bytes:
-        """Return a page that lists items, as it is now (offline: as it was)."""
-        return self.store.read(self._fetched(Item(entry, f"{PAGE}{url}", url), "page", headers or {}))
+    def page(
+        self,
+        entry: SourceEntry,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        unless: str = "",
+        max_bytes: int | None = None,
+    ) -> bytes:
+        """Return a page that lists items or holds a record, as it is now.
+
+        One without ETag and date is asked for every time, except when the file `unless` was already made of it.
+        """
+        known = self.page_record(entry, url)
+        made = self.store.record(entry.id, unless) if unless else None
+        if known is not None and self.store.holds(known) and self.store.holds(made) and not _validator(known):
+            return self.store.read(known)
+        item = Item(entry, f"{PAGE}{url}", url, max_bytes=max_bytes)
+        return self.store.read(self._fetched(item, "page", headers or {}))
+
+    def page_record(self, entry: SourceEntry, url: str) -> StoredFile | None:
+        """Return what is known about a page that was fetched."""
+        return self.store.record(entry.id, f"{PAGE}{url}")
+
+    def passing(self, entry: SourceEntry, url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return a JSON answer that must not be kept, because it may hold what nobody agreed to."""
+
+        def attempt() -> bytes:
+            body = bytearray()
+            with self.client.open(url, headers, delay_seconds=entry.delay_seconds or 0.0) as answer:
+                for chunk in answer.chunks:
+                    body += chunk
+                    self.budget.take(len(chunk))
+                    if len(body) > self.settings.max_file_bytes:
+                        raise ItemProblem("too_large", f"{url}: the limit is {self.settings.max_file_bytes:,} bytes")
+            return bytes(body)
+
+        found: dict[str, Any] = json.loads(self.client.persist(attempt))
+        return found
+
+    def count_call(self, host: str, per_day: int) -> None:
+        """Count one call to a host that allows so many a day. Raises `fetch_failed` when today's are used up."""
+        mark = f"calls {datetime.fromtimestamp(self._now(), UTC).date()}"
+        made = int(self.store.marked(host, mark) or 0)
+        if made >= per_day:
+            raise ItemProblem("fetch_failed", f"{host} allows {per_day:,} calls a day, and so many were made today")
+        self.store.mark(host, mark, str(made + 1))
 
     def keep(self, item: Item, data: bytes, page: StoredFile | None = None) -> StoredFile:
         """Put bytes that a collector made (out of `page`, if any) into the store as the item's file."""
         sha256, size = self.store.keep_bytes(data)
-        known = page or StoredFile("", "")
-        return self.store.put(
-            replace(
-                self._row(item, "file"),
-                final_url=known.final_url or item.url,
-                status=known.status,
-                bytes=size,
-                sha256=sha256,
-            )
-        )
+        known = self.store.record(item.entry.id, item.path)
+        if known is not None and known.sha256 == sha256 and known.url == item.url:
+            return self._again(item, known)
+        final_url, status = (page.final_url, page.status) if page else (item.url, 0)
+        row = replace(self._row(item, "file"), final_url=final_url, status=status, bytes=size, sha256=sha256)
+        return self.store.put(row)
+
+    def local(self, item: Item, sha256: str, size: int) -> StoredFile:
+        """Note a file that stays where it is."""
+        known = self.store.record(item.entry.id, item.path)
+        if known is not None and known.sha256 == sha256:
+            return self._again(item, known)
+        return self.store.put(replace(self._row(item, "local"), final_url=item.url, bytes=size, sha256=sha256))
 
     def problem(self, item: Item, problem: ItemProblem) -> StoredFile:
-        """Note why an item could not be had. Bytes that an earlier run fetched stay in use."""
+        """Note why an item could not be had. Bytes that an earlier run fetched stay in use when it may pass."""
         known = self.store.record(item.entry.id, item.path)
-        if self.store.holds(known) and problem.code == "fetch_failed" and problem.status not in (404, 410):
-            assert known is not None
-            return known
+        if known is not None and problem.code == "fetch_failed" and self.store.holds(known):
+            if problem.status not in MISSING_STATUSES:
+                return known
         row = replace(self._row(item, "file"), status=problem.status, problem=problem.code, reason=problem.reason)
         return self.store.put(row)
 
@@ -116,17 +167,13 @@ class Fetcher:
     def _fetched(self, item: Item, kind: Any, headers: Mapping[str, str]) -> StoredFile:
         known = self.store.record(item.entry.id, item.path)
         held = known if known is not None and known.url == item.url and self.store.holds(known) else None
-        if self._client is None:
-            if held is None:
-                raise Missing(f"not in the store: {item.entry.id}/{item.path.removeprefix(PAGE)}", where=item.url)
-            return held
         if held is not None and kind == "file":
-            if item.checksums and held.checksum in item.checksums:
+            if held.checksum in item.checksums:
                 return self._again(item, held)
-            if not item.checksums and not (held.etag or held.last_modified):
+            if not item.checksums and not _validator(held):
                 return self._again(item, held)  # nothing tells whether it changed
-        download = _Download(item, self.store, self._client, self.budget, held, headers)
-        found = self._client.persist(download.attempt)
+        download = _Download(item, self.store, self.client, self.budget, held, headers)
+        found = self.client.persist(download.attempt)
         if found is None:
             assert held is not None
             return self._again(item, held)
@@ -278,6 +325,10 @@ def wrong_checksum(path: Path, checksums: tuple[str, ...]) -> str:
         if found != wanted.lower():
             return f"its {name} is {found}, not {wanted}"
     return ""
+
+
+def _validator(stored: StoredFile) -> str:
+    return stored.etag or stored.last_modified
 
 
 def _strong_validator(headers: Mapping[str, str]) -> str:

@@ -1,0 +1,121 @@
+"""Whether anything of the validation and test splits stands in the training split: the check after the corpus is written.
+
+No group of texts and no segment may be on both sides; how many held-out segments share a run of 13 words with the training
+text (the length used by Brown et al. 2020, arXiv:2005.14165, appendix C) is reported, since quotations are part of language.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from caslon.corpus.dedup import shingles, words_of
+from caslon.corpus.shards import SPLITS, shard_paths
+from caslon.corpus.workers import Workers
+from caslon.errors import CaslonError
+from caslon.observe.events import EventLog
+
+RUN_WORDS = 13
+SHARED_RUNS_WARNING = 0.05
+HELD_OUT_SEGMENTS = 20_000  # more are not looked at one by one
+
+Hashes = NDArray[np.uint64]
+RowGroup = tuple[Path, int]
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What the splits share."""
+
+    shared_groups: int
+    shared_segments: int
+    held_out_segments: int  # looked at
+    with_shared_runs: int  # of these, share a run of 13 words with the training split
+
+    @property
+    def shared_run_share(self) -> float:
+        """The share of held-out segments that share a run of 13 words with the training text."""
+        return self.with_shared_runs / self.held_out_segments if self.held_out_segments else 0.0
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a person should know."""
+        if self.shared_run_share > SHARED_RUNS_WARNING:
+            yield (
+                f"{self.shared_run_share:.1%} of the held-out segments share a run of {RUN_WORDS} words with the "
+                "training text (quotations, formulas, reprinted passages)"
+            )
+
+    def check(self, folder: Path) -> None:
+        """Raise `CaslonError` when a group or a segment stands on both sides."""
+        if self.shared_groups or self.shared_segments:
+            raise CaslonError(
+                f"the splits leak: {self.shared_groups:,} groups and {self.shared_segments:,} segments stand in two splits",
+                where=str(folder),
+                fix="please report this with the recipe; the corpus must not be used for evaluation",
+            )
+
+
+def leakage(folder: Path, workers: Workers, events: EventLog) -> Leakage:
+    """Return what the splits of a written corpus share."""
+    held_out = [text for split in SPLITS[1:] for text in _texts(folder, split)]
+    step = max(len(held_out) // HELD_OUT_SEGMENTS, 1)
+    runs = [_runs(text) for text in held_out[::step]]
+    wanted = np.unique(np.concatenate(runs)) if runs else np.zeros(0, np.uint64)
+    parts = list(_row_groups(folder, "train"))
+    found: list[Hashes] = []
+    events.progress("check the splits", 0, len(parts), "parts")
+    for done, part in enumerate(workers.in_order(partial(_shared_runs, wanted=wanted), parts), 1):
+        found.append(part)
+        events.progress("check the splits", done, len(parts), "parts")
+    shared = np.unique(np.concatenate(found)) if found else wanted[:0]
+    return Leakage(
+        shared_groups=shared_values(folder, "documents", "group"),
+        shared_segments=shared_values(folder, "segments", "text"),
+        held_out_segments=len(runs),
+        with_shared_runs=sum(bool(np.isin(run, shared).any()) for run in runs),
+    )
+
+
+def _runs(text: str) -> Hashes:
+    words = words_of(text)
+    return shingles(words, RUN_WORDS) if len(words) >= RUN_WORDS else np.zeros(0, np.uint64)
+
+
+def _shared_runs(part: RowGroup, wanted: Hashes) -> Hashes:
+    path, group = part
+    with pq.ParquetFile(path) as file:
+        texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"].to_pylist()
+    runs = shingles(words_of("\n".join(texts)), RUN_WORDS)
+    return runs[np.isin(runs, wanted)]
+
+
+def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:
+    for path in shard_paths(folder, "segments", split):
+        with pq.ParquetFile(path) as file:
+            yield from ((path, group) for group in range(file.num_row_groups))
+
+
+def _texts(folder: Path, split: str) -> Iterator[str]:
+    yield from _column(folder, "segments", split, "text")
+
+
+def _column(folder: Path, kind: str, split: str, name: str) -> Iterator[Any]:
+    for path in shard_paths(folder, kind, split):
+        yield from pq.read_table(path, columns=[name], use_threads=False)[name].to_pylist()
+
+
+def shared_values(folder: Path, kind: str, name: str) -> int:
+    """Return how many values of a column stand in two splits."""
+    seen: dict[int, int] = {}
+    shared = set()
+    for code, split in enumerate(SPLITS):
+        for value in _column(folder, kind, split, name):
+            key = hash(value)
+            if seen.setdefault(key, code) != code:
+                shared.add(key)
+    return len(shared)
