@@ -156,9 +156,9 @@ class Fetcher:
     def problem(self, item: Item, problem: ItemProblem) -> StoredFile:
         """Note why an item could not be had. Bytes that an earlier run fetched stay in use when it may pass."""
         known = self.store.record(item.entry.id, item.path)
-        if known is not None and problem.code == "fetch_failed" and self.store.holds(known):
-            if problem.status not in MISSING_STATUSES:
-                return known
+        may_pass = problem.code == "fetch_failed" and problem.status not in MISSING_STATUSES
+        if known is not None and may_pass and self.store.holds(known):
+            return known
         row = replace(self._row(item, "file"), status=problem.status, problem=problem.code, reason=problem.reason)
         return self.store.put(row)
 
