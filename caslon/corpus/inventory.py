@@ -54,7 +54,7 @@ def inventory_entries(
 
 def id_from(name: str) -> str:
     """Return the id that a file or folder name suggests, always a valid one."""
-    stem = re.sub(r"\.(tar|txt|html?|xml|zip|gz|bz2|xz|tgz|py|md)\b", "", name.lower())
+    stem = re.sub(r"\.(tar|txt|html?|xml|zip|gz|bz2|xz|tgz|py|md|pdf|epub|docx|csv|jsonl?|parquet)\b", "", name.lower())
     spelled = re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:60]
     return spelled if len(spelled) > 2 else f"source-{spelled}".rstrip("-")
 

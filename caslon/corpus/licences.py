@@ -8,6 +8,7 @@ anyway. Rules stand in docs/guide/sources.md. Ids are those of the SPDX licence 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from caslon.corpus.registry_entry import ALLOWED_USES
 
@@ -74,6 +75,7 @@ class Licence:
     recognised: bool  # it says something a rule knows; if not, its use is a guess on the safe side
 
 
+@lru_cache(maxsize=1024)  # an inventory repeats a few texts ten thousand times
 def licence_of(text: str) -> Licence:
     """Return what a licence text, an SPDX id or an address of a licence says."""
     plain = _plain(text)

@@ -50,8 +50,12 @@ class Change:
 def added(path: Path, row: Mapping[str, Any], *, period: Period | None = None) -> Change:
     """Return the change that appends an entry; a file that does not exist begins empty.
 
-    Raises `UserError` for every mistake in the entry, and when its id or canonical address is there already.
+    A licence that does not tell what is allowed makes it a disabled one. Raises `UserError` for every mistake in the entry,
+    and when its id or canonical address is there already.
     """
+    licence = str(row.get("licence", ""))
+    if row.get("enabled", True) and licence and licence_of(licence).vague:
+        row = {**row, "enabled": False, "disabled_reason": f"the licence '{licence}' does not tell what is allowed"}
     before = _text_of(path)
     found = _editable(path, before or EMPTY)
     _refuse_repeats(found, row)

@@ -12,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from caslon.corpus.detect import HEAD_BYTES, DecodeFailed, decode, detect
 from caslon.corpus.inventory import id_from
-from caslon.corpus.registry_entry import FORMATS
+from caslon.corpus.registry_entry import CATALOGUES, FORMATS
 from caslon.corpus.settings import CollectSettings
+from caslon.errors import UserError
 
 TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 # What is known of places that caslon has collectors for: host -> collector, profile, licence, where the licence is stated.
@@ -53,7 +54,7 @@ def probe_path(path: Path) -> Probe:
 
 
 def probe_url(url: str, settings: CollectSettings) -> Probe:
-    """Return what a web address answers. Raises `UserError` without a contact, `ItemProblem` when it cannot be had."""
+    """Return what a web address answers. Raises `UserError` without a contact, and when it does not answer."""
     from caslon.corpus.collect.http import Client
     from caslon.corpus.collect.problem import ItemProblem
 
@@ -74,7 +75,9 @@ def probe_url(url: str, settings: CollectSettings) -> Probe:
     except ItemProblem as problem:
         if problem.code == "robots_denied":
             return Probe(url, allowed=False)
-        raise
+        raise UserError(
+            f"the address does not answer: {problem.reason}", where=url, fix="use --no-probe to add it all the same"
+        ) from problem
     finally:
         client.close()
 
@@ -85,9 +88,12 @@ def _size(status: int, headers: Mapping[str, str]) -> int | None:
     return int(told) if told.isdigit() else None
 
 
-def proposals(location: str, probe: Probe | None) -> dict[str, Any]:
-    """Return the values of fields that the address and its first bytes suggest; what they do not tell is left out."""
-    found: dict[str, Any] = {"location": location, "collector": _collector(location, probe)}
+def proposals(location: str, probe: Probe | None, collector: str = "") -> dict[str, Any]:
+    """Return the values of fields that the address and its first bytes suggest; what they do not tell is left out.
+
+    `collector` is the one asked for, if any.
+    """
+    found: dict[str, Any] = {"location": location, "collector": collector or _collector(location, probe)}
     host = _host(location)
     if host in HOSTS:
         _, profile, licence, rights = HOSTS[host]
@@ -102,8 +108,11 @@ def proposals(location: str, probe: Probe | None) -> dict[str, Any]:
         found["status"] = "verified"
         if name.endswith("_djvu.txt"):  # the Internet Archive's name for what its OCR read
             found["ocr"] = True
+    if probe is not None and probe.allowed is False:
+        found |= {"enabled": False, "disabled_reason": "robots.txt does not allow it"}
     found["title"] = found.get("title") or name or host
-    found["id"] = id_from(str(found["title"]) if host else name)
+    identifiers = collector in CATALOGUES and not host
+    found["id"] = id_from(f"{collector}-{location}" if identifiers else str(found["title"]) if host else name)
     return found
 
 
