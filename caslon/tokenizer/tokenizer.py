@@ -1,13 +1,14 @@
 """Text to ids and back, exactly, from a Hugging Face tokenizer folder. Needs neither torch nor transformers.
 
 A special token's spelling in a text stays plain text unless the caller asks otherwise, so that no text can forge the end of a
-document or a turn. Our own folders are byte-level BPE (Sennrich et al., arXiv:1508.07909; Radford et al., GPT-2, 2019);
-folders of other makers load too, as long as they hold a `tokenizer.json`.
+document or a turn. Our own folders are byte-level (see `algorithms`); folders of other makers load too, as long as they hold a
+`tokenizer.json`.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import tokenizers
 from caslon.errors import UserError
 from caslon.folders import digest_of, write_atomic
 from caslon.tokenizer import special
+from caslon.tokenizer.tags import APART, CAPITAL, UPPER, Tags
 
 if TYPE_CHECKING:
     from caslon.tokenizer.chat import EncodedChat, Message
@@ -27,6 +29,7 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_MAP_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
 RECORD_FILE = "caslon_tokenizer.json"
+LEXICON_FILE = "special_map.json"
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how SentencePiece vocabularies spell a single byte
 
@@ -40,6 +43,7 @@ class Tokenizer:
     chat_template: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)  # the content of caslon_tokenizer.json
     declared_stop_ids: tuple[int, ...] = ()  # `eos_token_id` of the generation_config.json beside it
+    special_map: Mapping[str, Any] = field(default_factory=dict)  # the content of special_map.json: the lexicon's words
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -58,6 +62,7 @@ class Tokenizer:
             chat_template=template,
             record=_read_json(folder / RECORD_FILE),
             declared_stop_ids=_declared_stop_ids(folder),
+            special_map=_read_json(folder / LEXICON_FILE),
         )
         tokenizer._check(folder)
         return tokenizer
@@ -66,19 +71,29 @@ class Tokenizer:
         """Write the whole Hugging Face tokenizer folder; equal tokenizers write equal bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        special_map = {role: self.config[role] for role in SPECIAL_ROLES if self.config.get(role) is not None}
-        config = {name: value for name, value in self.config.items() if name != "chat_template"}
-        write_atomic(folder / CONFIG_FILE, _json_text(config))
-        write_atomic(folder / SPECIAL_MAP_FILE, _json_text(special_map))
+        files = self._files()
+        for name, text in files.items():
+            write_atomic(folder / name, text)
         if self.record:
-            write_atomic(folder / RECORD_FILE, _json_text({**self.record, "digest": self.digest}))
+            digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())}
+            record = {**self.record, "digest": self.digest, "files": digests}
+            write_atomic(folder / RECORD_FILE, _json_text(record))
+        write_atomic(folder / TOKENIZER_FILE, self.tokenizer_json)  # last: a folder that has it is whole
+
+    def _files(self) -> dict[str, str]:
+        """Return the content of every file but the record."""
+        roles = {role: self.config[role] for role in SPECIAL_ROLES if self.config.get(role) is not None}
+        config = {name: value for name, value in self.config.items() if name != "chat_template"}
+        files = {CONFIG_FILE: _json_text(config), SPECIAL_MAP_FILE: _json_text(roles)}
         if self.chat_template is not None:
-            write_atomic(folder / TEMPLATE_FILE, self.chat_template)
+            files[TEMPLATE_FILE] = self.chat_template
+        if self.special_map:
+            files[LEXICON_FILE] = json.dumps(self.special_map, indent=1, ensure_ascii=False) + "\n"
         model = self._parsed["model"]
         if model.get("type") == "BPE":
-            write_atomic(folder / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False) + "\n")
-            write_atomic(folder / "merges.txt", _merges_text(model["merges"]))
-        write_atomic(folder / TOKENIZER_FILE, self.tokenizer_json)
+            files["vocab.json"] = json.dumps(model["vocab"], ensure_ascii=False) + "\n"
+            files["merges.txt"] = _merges_text(model["merges"])
+        return files | {TOKENIZER_FILE: self.tokenizer_json}
 
     @cached_property
     def vocab_size(self) -> int:
@@ -90,11 +105,17 @@ class Tokenizer:
         """The SHA-256 of tokenizer.json in canonical form: equal for equal tokenizers, however the file is laid out."""
         return digest_of(self._parsed)
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Return the ids of a text, none added. Only with `allow_special` do special spellings become special ids."""
-        tokenizer = self._special_encoder if allow_special else self._plain_encoder
-        ids: list[int] = tokenizer.encode(_checked(text), add_special_tokens=False).ids
-        return ids
+    def encode(self, text: str, *, allow_special: bool = False, add_special_tokens: bool = False) -> list[int]:
+        """Return the ids of a text. Only with `allow_special` do special spellings become special ids.
+
+        `add_special_tokens` puts the start-of-text id first and the end-of-text id last.
+        """
+        if self.tags:
+            ids = self._tagged(text, allow_special=allow_special).ids
+        else:
+            tokenizer = self._special_encoder if allow_special else self._plain_encoder
+            ids = tokenizer.encode(_checked(text), add_special_tokens=False).ids
+        return [self.start_of_text_id, *ids, self.end_of_text_id] if add_special_tokens else ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, the same as `encode` gives, in less time for much text."""
@@ -108,13 +129,18 @@ class Tokenizer:
         kept = [self._known(id) for id in ids]
         if skip_special_tokens:
             kept = [id for id in kept if id not in self.special_ids]
+        if self.tags:
+            return self.tags.joined(kept, self._bytes).decode("utf-8", errors="replace")
         if self.is_byte_level:
             return b"".join(map(self._bytes.__getitem__, kept)).decode("utf-8", errors="replace")
         text: str = self._plain_encoder.decode(kept, skip_special_tokens=False)
         return text
 
     def token_bytes(self, id: int) -> bytes:
-        """Return the raw bytes of one token, which need not be whole characters; a special token's are its spelling."""
+        """Return the raw bytes of one token, which need not be whole characters; a special token's are its spelling.
+
+        A tag's are its word in lower case with the space before it, whatever marks stand before the tag.
+        """
         return self._bytes[self._known(id)]
 
     def id_of(self, token: str) -> int:
@@ -213,8 +239,26 @@ class Tokenizer:
     @cached_property
     def is_byte_level(self) -> bool:
         """Whether every token stands for fixed bytes, so that decoding is joining."""
+        return self._has_byte_symbols and self.tags is None
+
+    @cached_property
+    def tags(self) -> Tags | None:
+        """The tags that stand for lexicon words; None unless the tokenizer was learned with `special_mode = "tags"`."""
+        if self.special_map.get("mode") != "tags" or not self.special_map.get("entries"):
+            return None
+        ids = {entry["word"]: entry["id"] for entry in self.special_map["entries"]}
+        return Tags(ids, self.id_of(APART), self.id_of(CAPITAL), self.id_of(UPPER))
+
+    @cached_property
+    def _has_byte_symbols(self) -> bool:
         decoder = self._parsed.get("decoder") or {}
-        return decoder.get("type") == "ByteLevel"
+        steps = decoder["decoders"] if decoder.get("type") == "Sequence" else [decoder]
+        mark = {"type": "Replace", "pattern": {"String": special.CONTINUATION}, "content": ""}
+        return (
+            [step for step in steps if step != mark]
+            == [step for step in steps if step.get("type") == "ByteLevel"]
+            != []
+        )
 
     @cached_property
     def splits_like_gpt2(self) -> bool:
@@ -227,10 +271,13 @@ class Tokenizer:
             and not cutter.get("add_prefix_space", True)
             and self._parsed.get("normalizer") is None
             and added_are_special
+            and self.tags is None
         )
 
     def encoding(self, text: str, *, allow_special: bool) -> Any:
-        """Return the library's own encoding of a text, which has character offsets beside the ids."""
+        """Return the ids and offsets of a text: the library's own encoding, or one with its attributes `ids` and `offsets`."""
+        if self.tags:
+            return self._tagged(text, allow_special=allow_special)
         tokenizer = self._special_encoder if allow_special else self._plain_encoder
         return tokenizer.encode(_checked(text), add_special_tokens=False)
 
@@ -238,6 +285,32 @@ class Tokenizer:
     def model(self) -> Any:
         """The library's model: pieces of text in byte symbols to tokens."""
         return self._plain_encoder.model
+
+    def _tagged(self, text: str, *, allow_special: bool) -> "_TaggedEncoding":
+        """Return the encoding of a text whose lexicon words become tags, special spellings left alone."""
+        assert self.tags is not None
+        found = _TaggedEncoding([], [])
+        at = 0
+        for stretch, special_id in self._stretches(_checked(text), allow_special=allow_special):
+            for part, ids in ((stretch, (special_id,)),) if special_id is not None else self.tags.parts(stretch):
+                if ids:
+                    found.ids.extend(ids)
+                    found.offsets.extend([(at, at + len(part))] * len(ids))
+                else:
+                    encoding = self._plain_encoder.encode(part, add_special_tokens=False)
+                    found.ids.extend(encoding.ids)
+                    found.offsets.extend((at + start, at + end) for start, end in encoding.offsets)
+                at += len(part)
+        return found
+
+    def _stretches(self, text: str, *, allow_special: bool) -> Iterator[tuple[str, int | None]]:
+        """Yield the text in stretches, with the id of each that is a special spelling, where those are allowed."""
+        at = 0
+        for match in self.special_spellings.finditer(text) if allow_special else ():
+            yield text[at : match.start()], None
+            yield match[0], self.special_tokens[match[0]]
+            at = match.end()
+        yield text[at:], None
 
     def _check(self, folder: Path) -> None:
         try:
@@ -305,17 +378,31 @@ class Tokenizer:
     def _bytes(self) -> list[bytes]:
         added = {token["id"] for token in self._added}
         symbols = special.byte_symbols()
-        return [
-            token.encode() if id in added else _bytes_of(token, symbols, self.is_byte_level)
+        found = [
+            token.encode() if id in added else _bytes_of(token, symbols, self._has_byte_symbols)
             for id, token in enumerate(self._tokens)
         ]
+        if self.tags:
+            for word, id in self.tags.ids.items():
+                found[id] = f" {word}".encode()
+            for mark in (self.tags.apart, self.tags.capital, self.tags.upper):
+                found[mark] = b""
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.tokenizer_json, dict(self.config), self.chat_template, dict(self.record), self.declared_stop_ids)
-        return Tokenizer, parts
+        return Tokenizer, (*parts, dict(self.special_map))
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.vocab_size} entries, {self.digest[:12]})"
+
+
+@dataclass(frozen=True)
+class _TaggedEncoding:
+    """What the library's encoding gives, for a text with tags."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]  # half-open, in characters
 
 
 def _checked(text: str) -> str:
@@ -332,6 +419,7 @@ def _checked(text: str) -> str:
 
 def _bytes_of(token: str, symbols: Mapping[str, int], byte_level: bool) -> bytes:
     if byte_level:
+        token = token.removeprefix(special.CONTINUATION)
         if all(character in symbols for character in token):
             return bytes(symbols[character] for character in token)
         return token.encode()

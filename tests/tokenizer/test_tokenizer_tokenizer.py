@@ -98,7 +98,7 @@ def test_save_and_load(tokenizer: Tokenizer, tokenizer_folder: Path, tmp_path: P
     names = {path.name for path in tokenizer_folder.iterdir()}
     assert names == {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-        "merges.txt", "caslon_tokenizer.json",
+        "merges.txt", "special_map.json", "caslon_tokenizer.json",
     }  # fmt: skip
     loaded = Tokenizer.load(tokenizer_folder)
     assert loaded.digest == tokenizer.digest
