@@ -12,7 +12,8 @@ from caslon.errors import UserError
 from caslon.tokenizer import special
 from caslon.tokenizer.examine import HARD_TEXTS, random_texts
 from caslon.tokenizer.import_table import byte_level_bpe, imported, refuse_other_ids
-from caslon.tokenizer.ranks import GPT2_PATTERN, LLAMA3_PATTERN
+from caslon.tokenizer.patterns import LLAMA3
+from caslon.tokenizer.ranks import GPT2_PATTERN
 from caslon.tokenizer.tokenizer import Tokenizer
 
 _ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -28,7 +29,7 @@ O200K_PATTERN = "|".join(
     ]
 )
 # cl100k's pattern is the one Llama 3 took over.
-PATTERNS = {"gpt2": GPT2_PATTERN, "cl100k": LLAMA3_PATTERN, "o200k": O200K_PATTERN}
+PATTERNS = {"gpt2": GPT2_PATTERN, "cl100k": LLAMA3, "o200k": O200K_PATTERN}
 KNOWN = {  # published tables: pattern and special tokens (tiktoken_ext/openai_public.py)
     "gpt2": ("gpt2", {"<|endoftext|>": 50256}),
     "r50k_base": ("gpt2", {"<|endoftext|>": 50256}),

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from caslon.tokenizer import special
+from caslon.tokenizer.patterns import LLAMA3
 
 if TYPE_CHECKING:
     from caslon.tokenizer.tokenizer import Tokenizer
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # Single digits are cut out first, so white space before one is the end of its piece and stays whole.
 SINGLE_DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-COMPARED_PATTERNS = (GPT2_PATTERN, LLAMA3_PATTERN)  # as a `Split` step may hold them
+COMPARED_PATTERNS = (GPT2_PATTERN, LLAMA3)  # as a `Split` step may hold them
 
 # Characters of white space in a row; the regex engine of tiktoken overflows its stack at some 500,000.
 LONGEST_SPACE = 10_000
@@ -66,7 +63,7 @@ def ranked_encoder(tokenizer: "Tokenizer") -> RankedEncoder | None:
     """Return the fast encoder of a tokenizer, or None: another algorithm or pattern, no proof, or tiktoken not installed."""
     parsed = json.loads(tokenizer.tokenizer_json)
     pattern = _pattern(parsed)
-    if pattern is None or not _is_plain_bpe(parsed):
+    if pattern is None or tokenizer.tags or not _is_plain_bpe(parsed):
         return None
     ranks = _ranks(parsed["model"])
     if ranks is None or not _each_encodes_to_itself(parsed, ranks):

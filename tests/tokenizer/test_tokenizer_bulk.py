@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from caslon.tokenizer import bulk, ranks
 from caslon.tokenizer.bulk import BulkEncoder
 from caslon.tokenizer.examine import HARD_TEXTS, random_texts
+from caslon.tokenizer.patterns import LLAMA3
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.tokenizer.train import train_tokenizer
 
@@ -28,7 +29,7 @@ PRE_TOKENIZERS = {
     "llama3": {
         "type": "Sequence",
         "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": ranks.LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False},
+            {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         ],
     },
