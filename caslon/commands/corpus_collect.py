@@ -108,7 +108,7 @@ def _settings(what: str, only: Sequence[str], store: Path | None, contact: str) 
         stages = [stage for stage in load_recipe(path).stages if stage.kind == "corpus"]
         if not stages:
             raise UserError("the recipe has no [corpus] table", where=what)
-        settings: CorpusSettings = stages[0].settings
+        settings = CorpusSettings.model_validate(stages[0].settings.model_dump())
     else:
         settings = CorpusSettings(sources=what)
     changed: dict[str, Any] = {"store": str(store)} if store else {}

@@ -6,6 +6,7 @@ import pickle
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,79 @@ def test_standard_library_is_read_in_place_without_tests_and_packages() -> None:
     assert (first.source, first.member, first.metadata["tier"]) == ("python", "", "code")
     assert not first.path.startswith("/"), f"ids must not depend on where {sys.prefix} lies"
     assert load_raw(first.origin, Path("/nowhere")).bytes == first.bytes
+
+
+def test_zstandard_is_read_and_its_end_is_watched(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    packed = zstandard.ZstdCompressor().compress(TEXT * 1000)
+    (tmp_path / "a.txt.zst").write_bytes(packed + zstandard.ZstdCompressor().compress(TEXT))  # two frames
+    (tmp_path / "b.txt.zst").write_bytes(zstandard.ZstdCompressor().compress(bytes(range(256)) * 999 + TEXT)[:-9])
+    (tmp_path / "bomb.zst").write_bytes(zstandard.ZstdCompressor().compress(b"\0" * (40 << 20)))
+    tar = tar_of(tmp_path / "c.tar", {"1.txt": TEXT}, "w")
+    (tmp_path / "c.tar.zst").write_bytes(zstandard.ZstdCompressor().compress(tar.read_bytes()))
+    tar.unlink()
+    found = {(raw.path, raw.member): raw for raw in collect(tmp_path)}
+    assert found["a.txt.zst", ""].bytes == TEXT * 1001 and not found["a.txt.zst", ""].problems
+    assert found["b.txt.zst", ""].problems[0][0] == "truncated"
+    assert (found["bomb.zst", ""].bytes, found["bomb.zst", ""].problems[0][0]) == (b"", "too_large")
+    assert found["c.tar.zst", "1.txt"].bytes == TEXT
+
+
+def test_archives_inside_archives_are_read_one_level_deep(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("deep/3.txt", TEXT)
+        archive.writestr("again.gz", gzip.compress(TEXT))
+    members = {"1.txt": TEXT, "2.txt.gz": gzip.compress(TEXT), "more.zip": inner.getvalue()}
+    tar_of(tmp_path / "a.tar.gz", members, "w:gz")
+    entries = load_sources(str(tmp_path), Path("/"))
+    found = {raw.member: raw for raw in raw_files(entries)}
+    assert list(found) == ["1.txt", "2.txt.gz", "more.zip!again.gz", "more.zip!deep/3.txt"]
+    assert found["2.txt.gz"].bytes == found["more.zip!deep/3.txt"].bytes == TEXT
+    assert found["more.zip!again.gz"].bytes.startswith(b"\x1f\x8b"), "two levels down it stays as it is"
+    for raw in found.values():
+        assert load_raw(raw.origin, tmp_path).bytes == raw.bytes
+
+
+def test_bomb_inside_an_archive_is_refused_and_its_neighbours_read(tmp_path: Path) -> None:
+    bomb = gzip.compress(b"\0" * (40 << 20))
+    tar_of(tmp_path / "a.tar", {"0.gz": bomb, "1.txt": TEXT}, "w")
+    found = {raw.member: raw for raw in collect(tmp_path)}
+    assert found["0.gz"].problems[0][0] == "too_large" and found["1.txt"].bytes == TEXT
+
+
+def test_archive_whose_members_lead_out_of_an_inner_archive_is_refused(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("../../evil.txt", TEXT)
+    tar_of(tmp_path / "a.tar", {"in.zip": inner.getvalue()}, "w")
+    (raw,) = collect(tmp_path)
+    assert (raw.bytes, raw.problems[0][0]) == (b"", "malformed_record")
+
+
+def test_globs_let_files_in_and_keep_them_out(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.md", "c/d.txt", "c/draft.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(TEXT)
+    tar_of(tmp_path / "e.tar", {"in.txt": TEXT, "in.md": TEXT}, "w")
+    (entry,) = load_sources(str(tmp_path), Path("/"))
+    chosen = replace(entry, include=("*.txt",), exclude=("*draft*",))
+    assert [raw.origin.address for raw in raw_files([chosen])] == ["a.txt", "c/d.txt", "e.tar!in.txt"]
+
+
+def test_denied_source_gives_its_reason_and_no_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    (entry,) = load_sources(str(tmp_path), Path("/"))
+    (raw,) = raw_files([replace(entry, denied="CC BY-NC: no commercial use")])
+    assert (raw.bytes, raw.problems) == (b"", (("licence_denied", "CC BY-NC: no commercial use"),))
+
+
+def test_file_that_must_not_be_read_is_a_problem_and_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_bytes(TEXT)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    (raw,) = collect(tmp_path)
+    assert raw.problems[0][0] == "fetch_failed"

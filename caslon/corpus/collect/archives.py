@@ -51,14 +51,29 @@ class _CutOff(Exception):
 
 
 class _Budget:
-    """Unpacked bytes that an archive of a given size may still give."""
+    """Unpacked bytes that an archive of a given size may still give, at most those of the archive around it."""
 
-    def __init__(self, packed_bytes: int) -> None:
+    def __init__(self, packed_bytes: int, outer: "_Budget | None" = None) -> None:
         self.left = max(packed_bytes * MAX_RATIO, RATIO_FREE_BYTES)
+        self._outer = outer
+        if outer is not None:
+            self.left = min(self.left, outer.left)
+        self._taken = 0
+        self._is_exceeded = False
 
     def take(self, count: int) -> bool:
+        """Take so many bytes; False, and nothing is taken, when they are too many."""
+        if count > self.left:
+            self._is_exceeded = True
+            return False
         self.left -= count
-        return self.left >= 0
+        self._taken += count
+        return True
+
+    def settle(self) -> None:
+        """Charge the archive around this one, unless nothing came of it because it was a bomb."""
+        if self._outer is not None and not self._is_exceeded:
+            self._outer.take(self._taken)
 
 
 class _Metered(io.RawIOBase):
@@ -172,7 +187,7 @@ class _Reader:
         try:
             return self._part(parts.part_between(stream, *self._span, PurePosixPath(member or self._name).name), member)
         except (*READ_ERRORS, ValueError) as error:
-            return self._raw(member, b"", ("truncated", f"the part is not there any more: {error}"))
+            return self._raw(self._wanted or "", b"", ("truncated", f"the part is not there any more: {error}"))
 
     def _nested(self, stream: IO[bytes], buffer: bytearray, member: str) -> Iterator[RawFile]:
         limit = self._limits.file_bytes
@@ -181,8 +196,11 @@ class _Reader:
             problem, buffer = ("too_large", f"an archive inside an archive; the limit is {limit:,} bytes"), bytearray()
         if problem:
             yield self._raw(member, bytes(buffer), problem)
-        else:
-            yield from self.file(io.BytesIO(bytes(buffer)), member, 1)
+            return
+        around, self._budget = self._budget, _Budget(len(buffer), self._budget)
+        yield from self.file(io.BytesIO(bytes(buffer)), member, 1)
+        self._budget.settle()
+        self._budget = around
 
     # --- archives
 

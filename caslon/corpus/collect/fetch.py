@@ -281,6 +281,7 @@ class _Download:
                     self._too_large(size)
                 with storage_errors(self._part):
                     file.write(chunk)
+                    file.flush()  # what came stays, whatever happens to this process
                 self._budget.take(len(chunk))
         finally:
             with storage_errors(self._part):

@@ -158,20 +158,22 @@ def part_between(stream: IO[bytes], start: int, end: int, name: str) -> Part:
 
     Raises EOFError when the file ends before `end`, ValueError when it is no file of records any more.
     """
-    head = _exactly(stream, min(HEAD_BYTES, end))
+    head = _exactly(stream, HEAD_BYTES)
     records = records_of(head, name)
     if records is None:
         raise ValueError("the file is no file of records any more")
-    lines, at, kept, chunk = 0, 0, bytearray(), head
-    while chunk:
+    at, lines, kept = len(head), head.count(b"\n", 0, start), bytearray(head[start:end])
+    while at < end:
+        chunk = read_some(stream, min(CHUNK_BYTES, end - at))
+        if not chunk:
+            break
         before = min(max(0, start - at), len(chunk))
         lines += chunk.count(b"\n", 0, before)
         kept += chunk[before:]
         at += len(chunk)
-        chunk = read_some(stream, min(CHUNK_BYTES, end - at)) if at < end else b""
     if at < end:
         raise EOFError(f"the file ends at byte {at:,}")
-    return _part(bytes(kept), records, start, lines, last=_is_at_end(stream))
+    return _part(bytes(kept), records, start, lines, last=at == end and _is_at_end(stream))
 
 
 def read_some(stream: IO[bytes], size: int) -> bytes:
