@@ -58,7 +58,7 @@ def test_old_bailey_and_london_lives_ship_disabled_and_are_switched_on_by_globs(
     entries: tuple[SourceEntry, ...], tmp_path: Path
 ) -> None:
     law = {entry.id for entry in entries if entry.profile in FORMULAIC_PROFILES}
-    assert len(law) == 13
+    assert len(law) == 8
     assert all(entry.formulaic and not entry.enabled for entry in entries if entry.id in law)
     assert law == {entry.id for entry in entries if entry.id.startswith(("old-bailey-", "london-lives-"))}
     without = {entry.id for entry in load_sources(LONDON, tmp_path)}
