@@ -8,7 +8,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,27 @@ class Contamination:
         `UserError` for a file that cannot be read and for one without a text of 13 words, which could protect nothing.
         """
         names = tuple(str(file) for file in files)
-        hashes, owners = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
+        found = Contamination.of_texts({name: evaluation_texts(name) for name in names})
         for number, name in enumerate(names):
-            runs = [
-                shingles(words, RUN_WORDS) for words in map(words_of, evaluation_texts(name)) if len(words) >= RUN_WORDS
-            ]
-            if not runs:
+            if number not in found.file_of:
                 raise UserError(
                     f"no text of {RUN_WORDS} words or more",
                     where=name,
                     fix="leave the file out of corpus.decontaminate",
                 )
-            found = np.unique(np.concatenate(runs))
+        return found
+
+    @staticmethod
+    def of_texts(texts: Mapping[str, Iterable[str]]) -> "Contamination":
+        """Return the runs of texts, given by the name of their file; texts of fewer words have none."""
+        hashes, owners = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int32)]
+        for number, items in enumerate(texts.values()):
+            runs = [shingles(words, RUN_WORDS) for words in map(words_of, items) if len(words) >= RUN_WORDS]
+            found = np.unique(np.concatenate(runs)) if runs else hashes[0]
             hashes.append(found)
             owners.append(np.full(len(found), number, dtype=np.int32))
         distinct, first = np.unique(np.concatenate(hashes), return_index=True)
-        return Contamination(names, distinct, np.concatenate(owners)[first])
+        return Contamination(tuple(texts), distinct, np.concatenate(owners)[first])
 
     def reject_if_shared(self, document: Document) -> Document | Reject:
         """Return the document, or a reject that names the first run it shares and the file that run is from."""
@@ -72,7 +77,7 @@ class Contamination:
 
     def shared(self, text: str) -> tuple[str, str] | None:
         """Return the first run of words that a text shares with an evaluation item, and its file."""
-        words = words_of(text) if self.files else []
+        words = words_of(text) if len(self.hashes) else []
         if len(words) < RUN_WORDS or not self._holds(words):
             return None
         start, end = 0, len(words)

@@ -88,19 +88,10 @@ def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
 @hypothesis_settings(deadline=None)
 def test_what_is_found_is_the_first_run_of_the_item(words: list[str], place: int) -> None:
     item = [f"word{number}" for number in range(15)]
-    hashes = _of_text(" ".join(item))
+    hashes = Contamination.of_texts({"made": [" ".join(item)]})
     text = [*words[:place], *item[1:14], *words[place:]]
     assert hashes.shared(" ".join(text)) == (" ".join(item[1:14]), "made")
     assert hashes.shared(" ".join(words)) is None
-
-
-def _of_text(text: str) -> Contamination:
-    import numpy as np
-
-    from caslon.corpus.dedup import shingles, words_of
-
-    hashes = shingles(words_of(text), 13)
-    return Contamination(("made",), hashes, np.zeros(len(hashes), dtype=np.int32))
 
 
 def test_real_evaluation_sets_load_and_find_themselves(real_data: Path) -> None:
