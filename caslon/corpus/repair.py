@@ -1,8 +1,9 @@
 """Normalisation: turns the text of a document into clean Unicode without changing its words.
 
-Order: line ends and control characters, mojibake (only where errors become fewer), NFC, hyphens that only a line's end
-put there, the long s, spaces, over-long lines. Applying it twice changes nothing more. Code keeps every byte but line ends,
-NUL and the byte order mark. What was changed is counted in `metadata["repairs"]`.
+Order: line ends, mojibake (only where errors become fewer), control characters, NFC, hyphens that only a line's end put there,
+the long s, spaces, over-long lines. Applying it twice changes nothing more. Code keeps every byte but line ends, NUL and the
+byte order mark. What was changed is counted in `metadata["repairs"]`; blocks keep their ranges in the raw text, and `edit_map`
+gives the exact changes between the two whenever somebody asks. Most blocks of clean prose are plain: one look tells so.
 """
 
 import re
@@ -11,7 +12,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
-from caslon.corpus.document import Block, Document
+from caslon.corpus.document import Document
+from caslon.corpus.lexicon import Lexicon
 from caslon.corpus.segments import Piece, cut
 
 LongS = Literal["modern", "keep"]
@@ -24,6 +26,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060\ufffe\uff
 CODE_LINE_ENDS = re.compile(r"\r\n?")
 CODE_CONTROLS = re.compile(r"[\x00\ufeff]")
 JOINED = re.compile(r"(?<=\w)[\u00ad∣]\s*(?=\w)|(?<=[a-z])¬\n\s*(?=[a-z])")
+CUT_WORD = re.compile(r"(?<![\w'’])([^\W\d_]+)-\n[ \t]*([^\W\d_]+)(?![\w-])")
 SOFT_HYPHENS = re.compile(r"\u00ad")
 SPACES = re.compile(r"[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 WIDE_SPACES = re.compile(r"[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]|  ")
@@ -32,28 +35,43 @@ LONG_S = str.maketrans(
     {"ſ": "s", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )  # not the ligatures ae and oe, which are spelling
 LONG_S_LETTERS = re.compile("[ſﬀﬁﬂﬃﬄﬅﬆ]")
+# Characters that no step changes where they stand alone: printable ASCII, letters of Latin-1, common punctuation.
+UNUSUAL = re.compile("[^\n -~À-ÖØ-öø-ÿœŒ—–‘’“”…£§°½¼¾†‡•]")
+# In every match of ftfy's badness stands a C1 control character, a ligature œ before no letter, Ã or Â before a space, or two
+# characters beyond ASCII that are not both quotes, dashes and ellipses. Looking for that is a hundred times as fast.
+MAY_BE_MOJIBAKE = re.compile(
+    "[\x80-\x9f]|[Œœ](?![A-Za-z])|[ÃÂ] |[^\x00-\x7f—–‘’“”…][^\x00-\x7f]|[^\x00-\x7f][^\x00-\x7f—–‘’“”…]"
+)
+LAYOUT_TO_MEND = ("  ", " \n", "\n ", "\n\n\n", "-\n")
 
 
-def repair(document: Document, *, long_s: LongS = "keep") -> Document:
-    """Return the document with normalised text; blocks that turn out blank are gone."""
+def repair(document: Document, *, long_s: LongS = "keep", lexicon: Lexicon | None = None) -> Document:
+    """Return the document with normalised text; blocks that turn out blank are gone.
+
+    `lexicon` tells which words a hyphen at a line's end cut in two; by default it is the one that ships.
+    """
     counts: Counter[str] = Counter()
     if document.tier == "code":
-        blocks = [replace(block, text=_code(block.text, counts)) for block in document.blocks]
+        texts = [_code(block.text, counts) for block in document.blocks]
     else:
         indented = document.metadata.get("type") in INDENTED_TYPES
-        blocks = [replace(block, text=_prose(block, long_s, indented, counts)) for block in document.blocks]
-    kept = tuple(block for block in blocks if block.text.strip())
+        texts = [_prose(block.text, long_s, indented, lexicon, counts) for block in document.blocks]
+    kept = tuple(
+        block if text is block.text else replace(block, text=text)
+        for block, text in zip(document.blocks, texts, strict=True)
+        if text and not text.isspace()
+    )
     if not counts:
-        return replace(document, blocks=kept)
+        return document if len(kept) == len(document.blocks) else replace(document, blocks=kept)
     known = Counter(document.metadata.get("repairs", {}))
     return replace(
         document, blocks=kept, metadata={**document.metadata, "repairs": dict(sorted((known + counts).items()))}
     )
 
 
-def normalised(text: str, *, long_s: LongS = "keep", indented: bool = False) -> str:
+def normalised(text: str, *, long_s: LongS = "keep", indented: bool = False, lexicon: Lexicon | None = None) -> str:
     """Return one block's text as `repair` leaves it."""
-    return _prose(Block(text, 0, len(text)), long_s, indented, Counter())
+    return _prose(text, long_s, indented, lexicon, Counter())
 
 
 def _code(text: str, counts: Counter[str]) -> str:
@@ -61,28 +79,56 @@ def _code(text: str, counts: Counter[str]) -> str:
     return _counted(CODE_CONTROLS, "", text, "control_characters", counts)
 
 
-def _prose(block: Block, long_s: LongS, indented: bool, counts: Counter[str]) -> str:
+def _prose(text: str, long_s: LongS, indented: bool, lexicon: Lexicon | None, counts: Counter[str]) -> str:
     """Repeat the steps until nothing changes: one may make work for another (a control character inside mojibake)."""
-    text = block.text
     for _ in range(MAX_PASSES):
+        if _is_plain(text):
+            break
         before = text
-        text = _once(text, long_s, indented, counts)
+        text = _once(text, long_s, indented, lexicon, counts)
         if text == before:
             break
     return text
 
 
-def _once(text: str, long_s: LongS, indented: bool, counts: Counter[str]) -> str:
+def _is_plain(text: str) -> bool:
+    """Return whether no step would change the text; False where that takes a longer look."""
+    if UNUSUAL.search(text) or text[:1].isspace() or text[-1:].isspace():
+        return False
+    if any(map(text.__contains__, LAYOUT_TO_MEND)):
+        return False
+    if len(text) > MAX_LINE_CHARACTERS and max(map(len, text.split("\n"))) > MAX_LINE_CHARACTERS:
+        return False
+    return text.isascii() or not MAY_BE_MOJIBAKE.search(text)
+
+
+def _once(text: str, long_s: LongS, indented: bool, lexicon: Lexicon | None, counts: Counter[str]) -> str:
     text = _counted(LINE_ENDS, "\n", text, "line_ends", counts)
-    if not text.isascii():
+    if not text.isascii() and MAY_BE_MOJIBAKE.search(text):
         text = _unmangled(text, counts)
     text = _counted(CONTROLS, "", text, "control_characters", counts)
     if not text.isascii():
         text = _letters(text, long_s, counts)
+    if "-\n" in text:
+        text = _joined_at_line_ends(text, lexicon or Lexicon.shipped(), counts)
     text = _spaced(text, indented, counts)
     if len(text) > MAX_LINE_CHARACTERS:
         text = "\n".join(_short_lines(line, counts) for line in text.split("\n"))
     return text
+
+
+def _joined_at_line_ends(text: str, lexicon: Lexicon, counts: Counter[str]) -> str:
+    """Join `other-` and `wise` over a line's end where the list knows the word without its hyphen only."""
+
+    def whole(match: re.Match[str]) -> str:
+        left, right = (part.translate(LONG_S).lower() for part in match.groups())
+        one_case = match[2].islower() or match[0].replace("-\n", "").isupper()
+        if not one_case or left + right not in lexicon or f"{left}-{right}" in lexicon:
+            return match.group()
+        counts["joined_words"] += 1
+        return match[1] + match[2]
+
+    return CUT_WORD.sub(whole, text)
 
 
 def _counted(pattern: re.Pattern[str], replacement: str, text: str, name: str, counts: Counter[str]) -> str:
@@ -99,7 +145,7 @@ def _unmangled(text: str, counts: Counter[str]) -> str:
 
     lines = text.split("\n")
     for number, line in enumerate(lines):
-        bad = badness(line) if not line.isascii() else 0
+        bad = badness(line) if not line.isascii() and MAY_BE_MOJIBAKE.search(line) else 0
         if bad:
             fixed = fix_encoding(line)
             if fixed != line and badness(fixed) < bad:

@@ -1,8 +1,11 @@
+from collections import Counter
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from caslon.corpus.document import Block, Document, Origin
-from caslon.corpus.repair import normalised, repair
+from caslon.corpus.lexicon import Lexicon
+from caslon.corpus.repair import MAY_BE_MOJIBAKE, UNUSUAL, _is_plain, _once, normalised, repair
 
 
 def document(*texts: str, tier: str = "general", **metadata: object) -> Document:
@@ -34,6 +37,15 @@ def test_hyphens_of_the_transcription_join_and_real_ones_stay() -> None:
     assert (
         normalised("Calen∣dar fa\u00admous re∣\n  turn well-known a ∣ b") == "Calendar famous return well-known a ∣ b"
     )
+
+
+def test_a_word_cut_by_a_lines_end_is_joined_where_the_list_knows_it_without_hyphen_only() -> None:
+    assert normalised("on the other-\nwise men, Lon-\n  don, ſhip-\nping") == "on the otherwise men, London, ſhipping"
+    for kept in ("a well-\nknown man", "q-\nz", "e'er-\nY where", "to-\nday", "xyzzy-\nplugh"):
+        assert normalised(kept) == kept
+    words = Lexicon({"xyzzyplugh": 5, "otherwise": 5, "other-wise": 5})
+    assert normalised("xyzzy-\nplugh other-\nwise", lexicon=words) == "xyzzyplugh other-\nwise"
+    assert repair(document("other-\nwise")).metadata["repairs"] == {"joined_words": 1}
 
 
 def test_long_s_modern_or_kept() -> None:
@@ -86,6 +98,25 @@ ALPHABET = st.one_of(
 def test_applying_it_twice_changes_nothing_more(text: str, long_s: str, indented: bool) -> None:
     once = normalised(text, long_s=long_s, indented=indented)  # type: ignore[arg-type]
     assert normalised(once, long_s=long_s, indented=indented) == once  # type: ignore[arg-type]
+
+
+USUAL = "aZ e.,\n—–‘’“”…£§°½¼¾†‡•éèÀÃÂÖßœŒñç"
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(st.sampled_from("aB .\x80\x9dÃÂâ€™œ“”‚„£°²³¡ØÙÐ×√≈ВГβ¿ŠŸ\xa0\xadàé"), max_size=12))
+def test_the_quick_look_misses_no_mojibake(text: str) -> None:
+    from ftfy.badness import is_bad
+
+    assert not is_bad(text) or MAY_BE_MOJIBAKE.search(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from(USUAL), max_size=60))
+def test_what_looks_plain_is_changed_by_no_step(text: str) -> None:
+    assert not UNUSUAL.search(text)
+    counts: Counter[str] = Counter()
+    assert not _is_plain(text) or (_once(text, "modern", False, None, counts) == text and not counts)
 
 
 @settings(max_examples=20, deadline=None)
