@@ -267,7 +267,7 @@ def _print_validation(summary: dict[str, Any], rejected: list["Rejected"]) -> No
         + (f", {summary['merged_turns']} turns merged" if summary["merged_turns"] else "")
     )
     if summary["rows"]:
-        rows = [("user turns in a row", figures["user_turns"])]
+        rows = [("user turns of a row", figures["user_turns"])]
         rows += [(f"characters of {role}", values) for role, values in figures["characters"].items() if values]
         columns = ("count", "mean", "median", "p95", "maximum", "sum")
         print_table(("", *columns), [(name, *(figure(values[column]) for column in columns)) for name, values in rows])
