@@ -1,13 +1,15 @@
-"""What `examine` found, as a page for people and numbers for programs."""
+"""What `examine` found, as a page (`report.html`), a text (`report.md`) and numbers (`report.json`)."""
 
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from caslon.folders import write_atomic
 from caslon.report.page import (
     Block,
     Chart,
@@ -23,8 +25,8 @@ from caslon.report.page import (
     Value,
     write_page,
 )
-from caslon.tokenizer import special
-from caslon.tokenizer.examine import HARD_TEXTS, HELD_OUT_CHARACTERS, RANDOM_TEXTS, Examination
+from caslon.tokenizer.examine import HELD_OUT_CHARACTERS, Examination, Fit
+from caslon.tokenizer.gates import FAIL, Gate, TrainingUse, gates
 from caslon.tokenizer.inspect import pieces_of_ids, shown_bytes
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -42,32 +44,60 @@ def id_counts(ids: npt.NDArray[Any], vocab_size: int) -> Counts:
     return counts
 
 
-def write_report(path: Path, tokenizer: Tokenizer, found: Examination, training: Counts | None = None) -> None:
-    """Write the report as HTML to `path` and its numbers as JSON beside it. `training` adds how the training text uses it."""
-    numbers = report_numbers(tokenizer, found, training)
-    sections = [_fit_section(found), _test_section(found)]
+@dataclass(frozen=True)
+class Extras:
+    """What a report can tell beyond the examination."""
+
+    training: Counts | None = None  # how often the training text uses each id
+    other_mode: tuple[str, Fit] | None = None  # the other special mode's name, and its fit on the same held-out text
+
+
+NO_EXTRAS = Extras()
+
+
+def write_report(path: Path, tokenizer: Tokenizer, found: Examination, extras: Extras = NO_EXTRAS) -> tuple[Gate, ...]:
+    """Write the report as HTML to `path`, its numbers as JSON and its tables as Markdown beside it; return the gates."""
+    numbers = report_numbers(tokenizer, found, extras)
+    lines = gate_lines(tokenizer, found, extras)
+    sections = [_fit_section(found), _test_section(found, lines)]
+    if numbers["read"]:
+        sections.append(_read_section(tokenizer, numbers["read"]))
+    if tokenizer.special_map.get("entries"):
+        sections.append(_lexicon_section(tokenizer, found, extras))
     if found.sample:
         sections.append(_sample_section(tokenizer, found.sample))
     sections.append(_entries_section(tokenizer))
-    if training is not None:
-        sections.append(_use_section(tokenizer, training))
-    write_page(
-        path,
-        Page(
-            title="Tokenizer",
-            subtitle=f"{tokenizer.vocab_size:,} entries, byte-level BPE, digest {tokenizer.digest[:16]}",
-            sections=sections,
-            numbers=numbers,
-        ),
-    )
+    if extras.training is not None:
+        sections.append(_use_section(tokenizer, extras.training))
+    subtitle = f"{tokenizer.vocab_size:,} entries, {_kind(tokenizer)}, digest {tokenizer.digest[:16]}"
+    write_page(path, Page(title="Tokenizer", subtitle=subtitle, sections=sections, numbers=numbers))
+    write_atomic(path.with_suffix(".md"), _markdown(subtitle, sections))
+    return lines
 
 
-def report_numbers(tokenizer: Tokenizer, found: Examination, training: Counts | None = None) -> dict[str, Any]:
+def gate_lines(tokenizer: Tokenizer, found: Examination, extras: Extras = NO_EXTRAS) -> tuple[Gate, ...]:
+    """Return the test table."""
+    training = extras.training
+    if training is None:
+        return gates(tokenizer, found)
+    use = TrainingUse(len(learned_ids(tokenizer)), len(unused_entries(tokenizer, training)))
+    return gates(tokenizer, found, use)
+
+
+def report_numbers(tokenizer: Tokenizer, found: Examination, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
     """Return every figure of the report."""
+    training = extras.training
+    lines = gate_lines(tokenizer, found, extras)
     numbers: dict[str, Any] = {
         "vocab_size": tokenizer.vocab_size,
         "digest": tokenizer.digest,
-        "passed": found.passed,
+        "settings": dict(tokenizer.record),
+        "read": list(tokenizer.record.get("read") or ()),
+        "passed": found.passed and not any(line.verdict == FAIL for line in lines),
+        "gates": [line.to_json() for line in lines],
+        "battery": [asdict(sentence) for sentence in found.battery],
+        "lexicon_forms": found.lexicon_forms,
+        "whole_lexicon_forms": found.whole_forms,
         "round_trips": found.round_trips,
         "round_trip_failures": [asdict(failure) for failure in found.failures[:SHOWN_FAILURES]],
         "round_trip_failure_count": len(found.failures),
@@ -82,7 +112,12 @@ def report_numbers(tokenizer: Tokenizer, found: Examination, training: Counts | 
             "tokens": int(training.sum()),
             "used_entries": int((training > 0).sum()),
             "unused_learned_entries": len(unused),
+            "unused": [shown_bytes(tokenizer.token_bytes(id)) for id in unused],
         }
+    if found.reference:
+        numbers["reference"] = {"name": found.reference[0], **found.reference[1].to_json()}
+    if extras.other_mode:
+        numbers["other_mode"] = {"mode": extras.other_mode[0], **extras.other_mode[1].to_json()}
     return numbers
 
 
@@ -124,20 +159,96 @@ def _fit_section(found: Examination) -> Section:
     return Section("Fit", blocks, intro="Measured on text the tokenizer was not trained on.")
 
 
-def _test_section(found: Examination) -> Section:
+def _test_section(found: Examination, lines: Sequence[Gate]) -> Section:
     rows: list[list[Value]] = [
-        ["every text comes back exactly", found.round_trips, len(found.failures)],
-        ["one by one and in bulk give the same ids", len(HARD_TEXTS) + RANDOM_TEXTS, len(found.disagreements)],
-        ["a special spelling in text stays text", len(special.SPECIAL_TOKENS), len(found.forged)],
+        [line.test, line.bound, line.measured, line.verdict if not line.reason else f"{line.verdict}: {line.reason}"]
+        for line in lines
     ]
-    table = Table(["test", "checked", "failed"], rows)
+    table = Table(["test", "gate", "measured", "verdict"], rows)
     details = [
         Details(
             f"Failure at character {failure.position}", [Code(failure.text, "text"), Code(failure.decoded, "decoded")]
         )
-        for failure in found.failures[:SHOWN_FAILURES]
+        for failure in (*found.failures, *found.disagreements)[:SHOWN_FAILURES]
     ]
-    return Section("Exactness", [table, *details], intro="Held-out text, random Unicode and hand-made hard cases.")
+    return Section("Tests", [table, *details], intro="Held-out text, random Unicode and hand-made hard cases.")
+
+
+def _read_section(tokenizer: Tokenizer, read: Sequence[Mapping[str, Any]]) -> Section:
+    rows: list[list[Value]] = [
+        [row["source"], row["texts"], row["bytes"], row["texts_read"], row["bytes_read"],
+         f"{row['bytes_read'] / max(row['bytes'], 1):.1%}"]
+        for row in read
+    ]  # fmt: skip
+    blocks: list[Block] = [Table(["source", "texts", "bytes", "texts read", "bytes read", "share"], rows)]
+    if not tokenizer.record.get("reproducible", True):
+        blocks.append(
+            Notice(
+                f"The {tokenizer.record['algorithm']} trainer does not repeat itself: equal runs write different files. This "
+                f"one is known by its digest, {tokenizer.digest}, and the finished folder is used again, not learned again."
+            )
+        )
+    return Section("What was read", blocks, intro="The training split alone, in proportion for every source.")
+
+
+def _lexicon_section(tokenizer: Tokenizer, found: Examination, extras: Extras) -> Section:
+    entries = tokenizer.special_map["entries"]
+    categories = Counter(entry["category"] for entry in entries)
+    rows: list[list[Value]] = [
+        [category, count, ", ".join(entry["canonical"] for entry in entries if entry["category"] == category)]
+        for category, count in categories.items()
+    ]
+    sentences: list[list[Value]] = [
+        [sentence.kind, sentence.text, ", ".join(sentence.whole_words) or "none"] for sentence in found.battery
+    ]
+    blocks: list[Block] = [
+        Table(["category", "words", "which"], rows),
+        Details("Fifty sentences of the period", [Table(["kind", "sentence", "words that are one token"], sentences)]),
+    ]
+    if extras.other_mode:
+        mode, other = extras.other_mode
+        fits = ((tokenizer.special_map["mode"], found.held_out), (mode, other))
+        compared: list[list[Value]] = [
+            [name, fit.tokens, round(fit.tokens_per_character, 4), round(fit.tokens_per_word, 4)] for name, fit in fits
+        ]
+        blocks.insert(1, Table(["mode", "tokens", "tokens per character", "tokens per word"], compared))
+    intro = f"{len(entries)} words, as {tokenizer.special_map['mode']}: special_map.json has the ids of every form."
+    return Section("Lexicon", blocks, intro=intro)
+
+
+def _kind(tokenizer: Tokenizer) -> str:
+    names = {"bpe": "byte-level BPE", "wordpiece": "byte-level word pieces", "unigram": "byte-level unigrams"}
+    algorithm = str(tokenizer.record.get("algorithm", "of another maker"))
+    return names.get(algorithm, algorithm)
+
+
+def _markdown(subtitle: str, sections: Sequence[Section]) -> str:
+    """Return the report's facts and tables as Markdown."""
+    lines = ["# Tokenizer", "", subtitle, ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        if section.intro:
+            lines += [section.intro, ""]
+        for block in section.blocks:
+            lines += _markdown_block(block)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_block(block: Block) -> list[str]:
+    if isinstance(block, Facts):
+        return [*(f"- {fact.label}: {_cell(fact.value)} {fact.unit}".rstrip() for fact in block.facts), ""]
+    if isinstance(block, Notice):
+        return [block.text, ""]
+    if isinstance(block, Table):
+        head = [f"| {' | '.join(block.columns)} |", f"|{' --- |' * len(block.columns)}"]
+        return [*head, *(f"| {' | '.join(map(_cell, row))} |" for row in block.rows), ""]
+    return []
+
+
+def _cell(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _sample_section(tokenizer: Tokenizer, sample: str) -> Section:

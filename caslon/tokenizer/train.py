@@ -113,10 +113,10 @@ def train_tokenizer(
     chosen = settings or TrainingSettings(vocab_size=vocab_size or 30_000, min_frequency=min_frequency)
     plan = chosen.check()
     counted = _Counted(texts, plan.special_tokens)
-    with _threads():
-        learned = learn(_not_empty(_without_tagged_words(counted, chosen)), plan)
+    with library_threads():
+        learned = learn(not_empty(_without_tagged_words(counted, chosen)), plan)
     tokenizer = Tokenizer(
-        tokenizer_json=learned.tokenizer_json, config=_config(chosen), chat_template=default_chat_template()
+        tokenizer_json=learned.tokenizer_json, config=tokenizer_config(chosen), chat_template=default_chat_template()
     )
     size = tokenizer.vocab_size
     if size < chosen.vocab_size:
@@ -198,7 +198,7 @@ class _Counted:
             yield text
 
 
-def _not_empty(texts: Iterable[str]) -> Iterator[str]:
+def not_empty(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts; `UserError` when none holds a character, before the library sees any."""
     some = False
     for text in texts:
@@ -226,7 +226,7 @@ def _between(pattern: Any, text: str) -> Iterator[str]:
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
+def library_threads() -> Iterator[None]:
     """Let the library use threads here and nowhere later, so that a fork after training is safe and prints no warning."""
     if PARALLELISM in os.environ:  # the user decided
         yield
@@ -271,7 +271,8 @@ def _record(
     }
 
 
-def _config(chosen: TrainingSettings) -> dict[str, Any]:
+def tokenizer_config(chosen: TrainingSettings) -> dict[str, Any]:
+    """Return the content of tokenizer_config.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
