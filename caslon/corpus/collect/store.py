@@ -59,6 +59,9 @@ class Store:
             (folder / "objects").mkdir(parents=True, exist_ok=True)
             (folder / "partial").mkdir(exist_ok=True)
             self._state = sqlite3.connect(folder / STATE, isolation_level=None, timeout=30.0)
+            # A killed process loses no row; a machine that loses power may lose the last ones, whose items are asked for again.
+            self._state.execute("PRAGMA journal_mode = WAL")
+            self._state.execute("PRAGMA synchronous = NORMAL")
             self._make_tables()
 
     @staticmethod
