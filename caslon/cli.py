@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from caslon import __version__
-from caslon.commands import models, recipes, results, tokenizer
+from caslon.commands import corpus, corpus_chat, corpus_collect, corpus_sources, models, recipes, results, tokenizer
 from caslon.commands.output import group, say
 from caslon.errors import CaslonError, Stopped, UserError
 
@@ -28,6 +28,10 @@ app = group(
 app.add_typer(recipes.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
+app.add_typer(corpus.app, name="corpus")
+corpus.app.command()(corpus_collect.collect)
+corpus.app.add_typer(corpus_sources.app, name="sources")
+corpus.app.add_typer(corpus_chat.app, name="chat")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

@@ -31,12 +31,12 @@ def refilter(
     """Build a recipe's corpus with other thresholds from the documents it read before; exit 2 when raw files are needed."""
     from caslon.corpus.refilter import read_key, stored_with_key
     from caslon.recipe import load_recipe
-    from caslon.stages.corpus import Settings, earlier_folders, load_entries
+    from caslon.stages.corpus import Settings, earlier_folders, load_entries, open_store
 
     loaded = load_recipe(recipe, set_)
     settings = Settings.model_validate(loaded.stage("corpus").settings.model_dump())
     base = Path.cwd()
-    key = read_key(sorted(load_entries(settings, base), key=lambda entry: entry.id), settings, base)
+    key = read_key(load_entries(settings, base), settings, base, open_store(settings, base))
     if stored_with_key(earlier_folders(runs / loaded.name), key) is None:
         raise UserError(
             "no corpus of this run holds these raw files, read under these settings",
@@ -77,11 +77,12 @@ def verify(
     if replay:
         from caslon.corpus.replay import replay_segments
         from caslon.folders import StageFolder
-        from caslon.stages.corpus import Settings, load_entries
+        from caslon.stages.corpus import Settings, load_entries, open_store
 
         manifest = StageFolder.open(folder).manifest
         settings, base = Settings.model_validate(manifest.settings), Path(manifest.base)
-        found.problems += replay_segments(folder, load_entries(settings, base), settings, base, replay)
+        store = open_store(settings, base)
+        found.problems += replay_segments(folder, load_entries(settings, base), settings, base, replay, store)
     if as_json:
         print_json({**found.to_json(), "replayed": replay})
     else:

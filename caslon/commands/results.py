@@ -26,12 +26,11 @@ def explain(
         _explain_path(Path(what), as_json)
         return
     from caslon.corpus import lineage
-    from caslon.stages.corpus import Settings, load_entries
+    from caslon.stages.corpus import Settings, load_entries, open_store
 
     folder = _corpus_holding(what, runs)
-    manifest = folder.manifest
-    sources = load_entries(Settings.model_validate(manifest.settings), Path(manifest.base))
-    found = lineage.explain(what, folder.path, sources)
+    settings, base = Settings.model_validate(folder.manifest.settings), Path(folder.manifest.base)
+    found = lineage.explain(what, folder.path, load_entries(settings, base), open_store(settings, base))
     if as_json:
         print_json(found.to_json())
         return

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caslon.corpus.collect import load_raw
+from caslon.corpus.collect import Store, load_raw
 from caslon.corpus.document import Document, Origin, Reject, Removal
 from caslon.corpus.read import raw_text
 from caslon.corpus.registry import SourceEntry, base_of
@@ -70,7 +70,9 @@ def knows(identifier: str, corpus_folder: Path) -> bool:
     return bool(find_rejects(corpus_folder, identifier.partition("-")[0]))
 
 
-def explain(identifier: str, corpus_folder: Path, sources: Sequence[SourceEntry]) -> Lineage:
+def explain(
+    identifier: str, corpus_folder: Path, sources: Sequence[SourceEntry], store: Store | None = None
+) -> Lineage:
     """Return where the document or segment with this id lies in the raw files, which are read again.
 
     `UserError` when there is no such id or the raw file is gone, `StorageError` when the raw file has changed since.
@@ -81,7 +83,7 @@ def explain(identifier: str, corpus_folder: Path, sources: Sequence[SourceEntry]
         raise _unknown(identifier, corpus_folder)
     item, split = found
     start, end = _range(item)
-    raw = _raw_text(item.origin, sources)
+    raw = _raw_text(item.origin, sources, store)
     if isinstance(item, Segment):
         start, end = narrowed(raw, start, end, item.text)
     return Lineage(
@@ -161,8 +163,8 @@ def _range(item: Segment | Document) -> tuple[int, int]:
     return min(block.start for block in item.blocks), max(block.end for block in item.blocks)
 
 
-def _raw_text(origin: Origin, sources: Sequence[SourceEntry]) -> str:
-    raw = load_raw(origin, base_of(sources, origin.source))
+def _raw_text(origin: Origin, sources: Sequence[SourceEntry], store: Store | None) -> str:
+    raw = load_raw(origin, base_of(sources, origin.source), store)
     if raw.sha256 != origin.sha256:
         raise StorageError(
             "the raw file is not the one the corpus was made from",

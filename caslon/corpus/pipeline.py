@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from caslon.corpus.batches import batches
-from caslon.corpus.collect import raw_files
+from caslon.corpus.collect import Store, raw_files
 from caslon.corpus.deciding import (
     LARGE_GROUP_SHARE,
     Copies,
@@ -119,16 +119,17 @@ def build(
     folder: Path,
     events: EventLog,
     base: Path | None = None,
+    store: Store | None = None,
     earlier: Sequence[Path] = (),
 ) -> Totals:
     """Write the corpus below `folder` and return its figures. Safe to kill and call again at any moment.
 
-    Relative paths in the settings start at `base` (the working folder when None). When one of the `earlier` corpus folders
-    holds the documents of the same raw files, read under the same settings, nothing is read again. The batch files stay below
-    `folder/work` until `remove_work` is called.
+    Relative paths in the settings start at `base` (the working folder when None); `store` holds fetched files. When one of the
+    `earlier` corpus folders holds the documents of the same raw files, read under the same settings, nothing is read again.
+    The batch files stay below `folder/work` until `remove_work` is called.
     """
     entries = sorted(entries, key=lambda entry: entry.id)
-    builder = _Builder(entries, settings, seed, folder, events, base or Path.cwd())
+    builder = _Builder(entries, settings, seed, folder, events, base or Path.cwd(), store)
     return builder.build(stored_with_key(earlier, builder.totals.read_key))
 
 
@@ -172,10 +173,11 @@ class _Builder:
         folder: Path,
         events: EventLog,
         base: Path,
+        store: Store | None,
     ) -> None:
-        self.entries, self.settings, self.seed, self.base = entries, settings, seed, base
+        self.entries, self.settings, self.seed, self.base, self.store = entries, settings, seed, base, store
         self.folder, self.work, self.events = folder, folder / WORK, events
-        self.totals = Totals(read_key=read_key(entries, settings, base))
+        self.totals = Totals(read_key=read_key(entries, settings, base, store))
 
     def build(self, stored: Path | None) -> Totals:
         self.work.mkdir(parents=True, exist_ok=True)
@@ -198,7 +200,7 @@ class _Builder:
         return self.totals
 
     def _read(self, workers: Workers) -> list[Summary]:
-        found = batches(raw_files(self.entries))
+        found = batches(raw_files(self.entries, self.store))
         first = list(islice(found, SMALL_CORPUS_BATCHES))
         if len(first) < SMALL_CORPUS_BATCHES and workers.backend == "local":
             workers.count = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from caslon.corpus.collect import source_paths
+from caslon.corpus.collect import Store, source_paths
 from caslon.corpus.phases.reading import PHASE, PLACED_DOCUMENTS, PLACED_REJECTS, WORD_COUNTS
 from caslon.corpus.registry import SourceEntry
 from caslon.corpus.settings import CorpusSettings
@@ -28,7 +28,7 @@ READ_SETTINGS = (
 )  # fmt: skip
 
 
-def read_key(entries: Sequence[SourceEntry], settings: CorpusSettings, base: Path) -> str:
+def read_key(entries: Sequence[SourceEntry], settings: CorpusSettings, base: Path, store: Store | None = None) -> str:
     """Return the digest of everything that the documents before judging depend on."""
     values = settings.model_dump(mode="json")
     forget = sha256_of_file(base / settings.forget) if settings.forget else ""
@@ -37,7 +37,7 @@ def read_key(entries: Sequence[SourceEntry], settings: CorpusSettings, base: Pat
             "version": READ_VERSION,
             "settings": {name: values[name] for name in READ_SETTINGS},
             "forget": forget,
-            "raw": sorted((path.name, sha256_of_file(path)) for path in source_paths(entries)),
+            "raw": sorted((path.name, sha256_of_file(path)) for path in source_paths(entries, store)),
         }
     )
 

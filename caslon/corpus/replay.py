@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from caslon.corpus.boilerplate import LINE_CODE, PARAGRAPH_CODE, repeat_key
-from caslon.corpus.collect import RawFile, raw_files
+from caslon.corpus.collect import RawFile, Store, raw_files
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.lexicon import Lexicon
 from caslon.corpus.phases.finishing import last_steps
@@ -28,7 +28,13 @@ LEXICON_FILE = "lexicon.txt"
 
 
 def replay_segments(
-    folder: Path, entries: Sequence[SourceEntry], settings: CorpusSettings, base: Path, count: int, seed: int = 1
+    folder: Path,
+    entries: Sequence[SourceEntry],
+    settings: CorpusSettings,
+    base: Path,
+    count: int,
+    store: Store | None = None,
+    seed: int = 1,
 ) -> list[str]:
     """Make `count` random segments of a corpus again from the raw files and return what differs."""
     wanted = _drawn(folder, count, seed)
@@ -40,7 +46,7 @@ def replay_segments(
     steps = steps_of(settings, Lexicon.load(folder / LEXICON_FILE), base)
     problems: list[str] = []
     sources = {document.origin.source for document in documents.values()}
-    for raw in raw_files(entry for entry in entries if entry.id in sources):
+    for raw in raw_files((entry for entry in entries if entry.id in sources), store):
         for document in by_raw.pop((raw.source, raw.path, raw.member), []):
             made = remade(document, raw, settings, {"repair": partial(repair, long_s=settings.long_s), **steps})
             problems += _differences(document, made, wanted[document.id], settings)

@@ -9,6 +9,7 @@ from caslon.corpus.settings import CorpusSettings
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 
 if TYPE_CHECKING:
+    from caslon.corpus.collect import Store
     from caslon.corpus.registry import SourceEntry
 
 VERSION = 2
@@ -23,7 +24,8 @@ def sources(settings: CorpusSettings, base: Path) -> list[Path]:
     """Return every outside file the stage reads."""
     from caslon.corpus.collect import source_paths
 
-    return source_paths(load_entries(settings, base))
+    named = [base / name for name in (*settings.decontaminate, settings.forget) if name]
+    return sorted({*source_paths(load_entries(settings, base), open_store(settings, base)), *named})
 
 
 def plan(context: PlanContext) -> tuple[PlanRow, ...]:
@@ -33,7 +35,7 @@ def plan(context: PlanContext) -> tuple[PlanRow, ...]:
 
     settings: CorpusSettings = context.settings
     entries = load_entries(settings, context.base)
-    paths = source_paths(entries)
+    paths = source_paths(entries, open_store(settings, context.base))
     size = sum(path.stat().st_size for path in paths)
     workers = settings.workers or available_cores()
     return (
@@ -54,13 +56,16 @@ def run(context: StageContext) -> dict[str, Any]:
     """Write the corpus below the stage folder and return its figures."""
     from caslon.corpus.pipeline import build, remove_work
     from caslon.corpus.report import write_report
+    from caslon.corpus.workers import Workers, available_cores
 
     begun = time.monotonic()
     settings: CorpusSettings = context.settings
     entries = load_entries(settings, context.base)
     earlier = earlier_folders(context.folder.parent)
-    totals = build(entries, settings, context.seed, context.folder, context.events, context.base, earlier)
-    write_report(context.folder, entries, settings, totals, time.monotonic() - begun)
+    store = open_store(settings, context.base)
+    totals = build(entries, settings, context.seed, context.folder, context.events, context.base, store, earlier)
+    with Workers(settings.workers or available_cores(), settings.backend) as workers:
+        write_report(context.folder, entries, settings, totals, time.monotonic() - begun, workers)
     remove_work(context.folder)
     return totals.to_json()
 
@@ -80,4 +85,18 @@ def load_entries(settings: CorpusSettings, base: Path) -> "tuple[SourceEntry, ..
         roles=settings.roles,
         only=settings.only,
         max_items=settings.maximum_files or None,
+        enable=settings.enable,
+        tier_of=settings.tier_of,
+        tiers=settings.all_tiers,
+        commercial_use=settings.commercial_use,
+        period=settings.period,
     )
+
+
+def open_store(settings: CorpusSettings, base: Path) -> "Store | None":
+    """Return the store of fetched files, or None where nothing was collected yet."""
+    from caslon.corpus.collect import Store
+    from caslon.corpus.collect.store import STATE
+
+    folder = base / settings.collect.store
+    return Store.existing(folder) if (folder / STATE).is_file() else None

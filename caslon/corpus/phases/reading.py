@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from caslon.corpus.collect import RawFile
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.forget import Forget
 from caslon.corpus.lexicon import word_counts
+from caslon.corpus.read import raw_text
 from caslon.corpus.read.limited import LimitedReader
 from caslon.corpus.repair import repair
 from caslon.corpus.settings import CorpusSettings
@@ -25,6 +26,8 @@ PHASE = "read"
 PLACE = pa.field("place", pa.int64())  # of a document or reject among all that its batch found
 PLACED_DOCUMENTS = DOCUMENT_SCHEMA.append(PLACE)
 PLACED_REJECTS = REJECT_SCHEMA.append(PLACE)
+DECODED_TYPES = ("text", "markdown", "html", "tei", "xml", "python", "code")
+BEGINNING_CHARACTERS = 700
 WORD_COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 
 
@@ -61,10 +64,14 @@ def read_batch(batch: Batch, task: ReadTask) -> Summary:
     output = _Output()
     forget = Forget.load(task.base / task.settings.forget) if task.settings.forget else None
     steps = _steps(task.settings, forget)
+    sampled: set[str] = set()  # sources of which the batch has shown how a text begins
     with LimitedReader(task.settings.limits) as reader:
         for raw in batch.raw_files:
             for item in _documents_of(raw, reader, forget, output.counts):
                 result = through(item, steps, output.counts) if isinstance(item, Document) else item
+                if isinstance(result, Document) and raw.source not in sampled and _is_decoded(result):
+                    sampled.add(raw.source)
+                    result = _with_beginning(result, raw)
                 output.add(result)
                 if task.count_words and isinstance(result, Document) and _is_clean(result):
                     output.words.update(word_counts(result.text))
@@ -98,6 +105,18 @@ def _steps(settings: CorpusSettings, forget: Forget | None) -> dict[str, Step]:
 
 def _is_clean(document: Document) -> bool:
     return not document.metadata.get("ocr") and document.tier != "code"
+
+
+def _is_decoded(document: Document) -> bool:
+    """Whether the places of its blocks count in text that only has to be decoded, not extracted."""
+    return document.metadata.get("type") in DECODED_TYPES
+
+
+def _with_beginning(document: Document, raw: RawFile) -> Document:
+    """Return the document with how its text begins in the raw file, for the report to show."""
+    start = min(block.start for block in document.blocks)
+    begins = raw_text(raw)[start : start + BEGINNING_CHARACTERS]
+    return replace(document, metadata={**document.metadata, "raw_begins": begins})
 
 
 def _documents_of(
