@@ -7,7 +7,7 @@ bounded size, so memory grows by some hundred bytes a document and by nothing el
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caslon.corpus.dedup import Duplicate, Groups, Index, Shingles, find_duplicates, shingles, similar_pairs, words_of
+from caslon.corpus.dedup import (
+    Duplicate,
+    Groups,
+    Index,
+    Shingles,
+    contained_documents,
+    find_duplicates,
+    shingles,
+    similar_pairs,
+    words_of,
+)
 from caslon.corpus.document import Origin
 from caslon.corpus.phases.finishing import Decision, Gone
 from caslon.corpus.registry import SourceEntry
@@ -58,8 +68,26 @@ def find_copies(judged: DocumentColumns, entries: Iterable[SourceEntry], setting
     """Return the documents that leave because another one has their text, exactly or nearly."""
     index = _index(judged, entries, settings)
     near = settings.near_duplicates
-    duplicates = find_duplicates(index, shingle_reader(judged, near.shingle_words), near)
-    return Copies(index, duplicates, index.ranks())
+    ranks = index.ranks()
+    reader = shingle_reader(judged, near.shingle_words)
+    duplicates = find_duplicates(index, reader, near)
+    if near.enabled and near.contained:
+        sketches = [
+            np.array([] if number in duplicates else sketch, dtype=np.uint64)
+            for number, sketch in enumerate(judged.column("sketch"))
+        ]
+        sizes = np.fromiter(judged.column("shingles"), dtype=np.int64, count=len(judged))
+        contained = contained_documents(sketches, sizes, ranks, reader, near.contained)
+        duplicates = {**_that_stay(duplicates, contained), **contained}
+    return Copies(index, duplicates, ranks)
+
+
+def _that_stay(duplicates: Mapping[int, Duplicate], contained: Mapping[int, Duplicate]) -> dict[int, Duplicate]:
+    """Return the duplicates, each pointing to a document that stays: its kept one may have left as part of a larger one."""
+    return {
+        number: replace(found, kept=contained[found.kept].kept) if found.kept in contained else found
+        for number, found in duplicates.items()
+    }
 
 
 def shingle_reader(judged: DocumentColumns, size: int) -> Callable[[int], Shingles]:
@@ -223,6 +251,10 @@ def _gone_for(judged: DocumentColumns, duplicate: Duplicate) -> Gone:
         "jaccard": round(duplicate.jaccard, 4),
         "cluster": kept,
     }
+    if duplicate.contained:
+        evidence["contained"] = round(duplicate.contained, 4)
+        reason = f"{duplicate.contained:.1%} of its word runs stand in {kept} ({address}), which is larger"
+        return Gone("near_duplicate", reason, evidence)
     if duplicate.exact:
         return Gone("exact_duplicate", f"the same text as {kept} ({address})", evidence)
     return Gone("near_duplicate", f"{duplicate.jaccard:.1%} of its word runs are those of {kept} ({address})", evidence)

@@ -8,8 +8,8 @@ Sources: Broder 1997 (shingles, MinHash); Leskovec, Rajaraman, Ullman, Mining of
 
 import hashlib
 import re
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,10 @@ MINHASH_SEED = 42
 CACHED_SHINGLES = 20_000_000  # 160 MB
 ROWS_OF_A_CHECK_BAND = 5
 LARGE_BUCKET = 50
+SKETCH_MODULUS = np.uint64(64)
+COMMON_SHINGLE = 20  # documents that share a shingle beyond which it says nothing
+FEWEST_SHARED = 3  # shingles of two sketches, to be looked at
+SKETCH_MARGIN = 0.6  # of the wanted share, that a sketch must show
 ESTIMATE_MARGIN = 0.15  # four standard deviations of an estimate from 128 permutations at 0.8
 
 Shingles = NDArray[np.uint64]
@@ -31,10 +35,16 @@ Shingles = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What duplicates are found by: the exact key (32 bytes) and the MinHash signature (4 bytes for each permutation)."""
+    """What duplicates are found by: the exact key (32 bytes), the MinHash signature (4 bytes for each permutation), a sketch.
+
+    The sketch is the part of all shingles whose hash is divisible by `SKETCH_MODULUS`: two sketches share what two texts share,
+    whatever their sizes (Broder 1997, section 3).
+    """
 
     exact: bytes
     signature: bytes
+    sketch: Shingles
+    shingles: int  # how many there are
 
 
 def words_of(text: str) -> list[str]:
@@ -97,11 +107,12 @@ def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def fingerprint(text: str, settings: NearDuplicateSettings) -> Fingerprint:
     """Return the fingerprint of a text."""
     words = words_of(text)
+    exact = exact_key(words, text)
     if not settings.enabled:
-        return Fingerprint(exact_key(words, text), b"")
-    return Fingerprint(
-        exact_key(words, text), signature(shingles(words, settings.shingle_words), settings.permutations)
-    )
+        return Fingerprint(exact, b"", np.zeros(0, dtype=np.uint64), 0)
+    found = shingles(words, settings.shingle_words)
+    sketch = found[found % SKETCH_MODULUS == 0] if settings.contained else found[:0]
+    return Fingerprint(exact, signature(found, settings.permutations), sketch, len(found))
 
 
 def jaccard(first: Shingles, second: Shingles) -> float:
@@ -119,6 +130,7 @@ class Duplicate:
     kept: int
     jaccard: float
     exact: bool
+    contained: float = 0.0  # share of its shingles that the kept one has; 0 when it left for likeness
 
 
 @dataclass
@@ -239,6 +251,60 @@ def _most_alike(number: int, others: list[int], cache: "ShingleCache", threshold
         if similarity >= threshold and (best is None or similarity > best.jaccard):
             best = Duplicate(other, similarity, exact=False)
     return best
+
+
+def contained_documents(
+    sketches: Sequence[Shingles],
+    sizes: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    shingles_of: Callable[[int], Shingles],
+    threshold: float,
+) -> dict[int, Duplicate]:
+    """Return the documents of whose shingles a share of `threshold` stands in one larger kept document.
+
+    `sketches` are those of all documents; a document that must not take part has an empty one. `sizes` counts all shingles
+    of a document. Candidates share shingles of their sketches, and are verified by counting all.
+    """
+    holders = _holders(sketches)
+    cache = ShingleCache(shingles_of)
+    leaving: dict[int, Duplicate] = {}
+    order = sorted(range(len(sketches)), key=lambda number: (-int(sizes[number]), int(ranks[number])))
+    place_of = {number: place for place, number in enumerate(order)}
+    for number in order:
+        shared: Counter[int] = Counter()
+        for value in sketches[number].tolist():
+            shared.update(other for other in holders.get(value, ()) if place_of[other] < place_of[number])
+        for other, count in sorted(shared.items(), key=lambda item: (-item[1], int(ranks[item[0]]))):
+            if count < max(FEWEST_SHARED, SKETCH_MARGIN * threshold * len(sketches[number])):
+                break
+            if other not in leaving and (found := _containment(cache.get(number), cache.get(other))) >= threshold:
+                likeness = jaccard(cache.get(number), cache.get(other))
+                leaving[number] = Duplicate(other, likeness, exact=False, contained=found)
+                break
+    return leaving
+
+
+def _holders(sketches: Sequence[Shingles]) -> dict[int, list[int]]:
+    """Return the documents that hold each shingle of the sketches, for shingles that two to twenty hold."""
+    if not sketches:
+        return {}
+    values = np.concatenate(list(sketches))
+    numbers = np.repeat(np.arange(len(sketches)), [len(sketch) for sketch in sketches])
+    order = np.argsort(values, kind="stable")
+    values, numbers = values[order], numbers[order]
+    if not len(values):
+        return {}
+    borders = np.flatnonzero(np.diff(values)) + 1
+    firsts = values[np.concatenate(([0], borders))]
+    return {
+        int(value): part.tolist()
+        for value, part in zip(firsts, np.split(numbers, borders), strict=True)
+        if 2 <= len(part) <= COMMON_SHINGLE
+    }
+
+
+def _containment(part: Shingles, whole: Shingles) -> float:
+    return len(np.intersect1d(part, whole, assume_unique=True)) / len(part) if len(part) else 0.0
 
 
 class ShingleCache:

@@ -25,6 +25,11 @@ class NearDuplicateSettings(Settings):
     shingle_words: Annotated[int, Field(ge=1, le=50)] = 5
     permutations: Annotated[int, Field(ge=8, le=1024)] = 128
     bands: Annotated[int, Field(ge=1, le=256)] = 16
+    contained: Share = Field(
+        0.0,
+        description="a document leaves when so much of its word runs stands in one larger document: other editions, parts "
+        "of collected works; 0: off; never in formulaic sources",
+    )
 
     @model_validator(mode="after")
     def _bands_divide(self) -> Self:

@@ -10,6 +10,7 @@ from caslon.corpus.dedup import (
     Groups,
     Index,
     ShingleCache,
+    contained_documents,
     exact_key,
     find_duplicates,
     fingerprint,
@@ -153,3 +154,47 @@ def test_groups_join_and_take_the_smallest_number() -> None:
     assert {groups.find(number) for number in (2, 3, 4)} == {2}
     assert groups.find(9) == 8
     assert groups.find(7) == 7
+
+
+def contained(texts: list[str], threshold: float = 0.5) -> dict[int, Duplicate]:
+    settings = NearDuplicateSettings(contained=threshold)
+    prints = [fingerprint(text, settings) for text in texts]
+    return contained_documents(
+        [found.sketch for found in prints],
+        np.array([found.shingles for found in prints]),
+        np.arange(len(texts)),
+        lambda number: shingles(words_of(texts[number]), 5),
+        threshold,
+    )
+
+
+def nonsense(seed: int, size: int) -> list[str]:
+    random_numbers = random.Random(seed)
+    return [f"w{random_numbers.randrange(10**9)}" for _ in range(size)]
+
+
+def test_a_part_of_a_larger_text_leaves_and_the_larger_stays() -> None:
+    whole, other = nonsense(1, 6_000), nonsense(2, 3_000)
+    part = whole[1_000:3_000]
+    found = contained([" ".join(part), " ".join(whole), " ".join(other)])
+    assert set(found) == {0}
+    assert (found[0].kept, found[0].exact) == (1, False)
+    assert found[0].contained == pytest.approx(1.0)
+    assert found[0].jaccard == pytest.approx(1_996 / 5_996, abs=0.01)
+
+
+@pytest.mark.parametrize(("share", "leaves"), [(0.3, False), (0.45, False), (0.55, True), (0.9, True)])
+def test_the_wanted_share_decides(share: float, leaves: bool) -> None:
+    whole = nonsense(3, 8_000)
+    mixed = whole[: round(3_000 * share)] + nonsense(4, round(3_000 * (1 - share)))
+    assert bool(contained([" ".join(whole), " ".join(mixed)])) is leaves
+
+
+def test_what_every_text_repeats_contains_nothing() -> None:
+    formula = nonsense(5, 400)
+    texts = [" ".join(formula + nonsense(10 + number, 300)) for number in range(40)]
+    assert contained(texts) == {}
+
+
+def test_without_the_setting_nothing_is_sketched() -> None:
+    assert len(fingerprint(" ".join(nonsense(6, 2_000)), SETTINGS).sketch) == 0

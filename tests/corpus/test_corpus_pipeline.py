@@ -153,7 +153,7 @@ def test_the_order_of_files_changes_no_id(texts: Path, corpus: tuple[Path, Total
     folder = tmp_path / "shuffled"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("caslon.corpus.pipeline.raw_files", lambda _: iter(shuffled))
+        patch.setattr("caslon.corpus.pipeline.raw_files", lambda *_: iter(shuffled))
         totals = build(entries, settings, 1, folder, EventLog(None))
     assert totals.dataset_id == corpus[1].dataset_id
 

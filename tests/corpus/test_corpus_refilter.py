@@ -37,7 +37,7 @@ def test_new_thresholds_give_the_bytes_of_a_whole_build(
     whole = built(texts, tmp_path / "whole", **stricter)
     assert content(whole) != content(first)
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("raw files were read")
 
     monkeypatch.setattr("caslon.corpus.pipeline.raw_files", fail)

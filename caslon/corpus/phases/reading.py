@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ PLACED_DOCUMENTS = DOCUMENT_SCHEMA.append(PLACE)
 PLACED_REJECTS = REJECT_SCHEMA.append(PLACE)
 DECODED_TYPES = ("text", "markdown", "html", "tei", "xml", "python", "code")
 BEGINNING_CHARACTERS = 700
+SAMPLED_ONE_IN = 8
 WORD_COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 
 
@@ -64,14 +66,13 @@ def read_batch(batch: Batch, task: ReadTask) -> Summary:
     output = _Output()
     forget = Forget.load(task.base / task.settings.forget) if task.settings.forget else None
     steps = _steps(task.settings, forget)
-    sampled: set[str] = set()  # sources of which the batch has shown how a text begins
     with LimitedReader(task.settings.limits) as reader:
         for raw in batch.raw_files:
+            text = cache(partial(raw_text, raw))  # a file of many documents is decoded once
             for item in _documents_of(raw, reader, forget, output.counts):
                 result = through(item, steps, output.counts) if isinstance(item, Document) else item
-                if isinstance(result, Document) and raw.source not in sampled and _is_decoded(result):
-                    sampled.add(raw.source)
-                    result = _with_beginning(result, raw)
+                if isinstance(result, Document) and _is_sampled(result):
+                    result = _with_beginning(result, text)
                 output.add(result)
                 if task.count_words and isinstance(result, Document) and _is_clean(result):
                     output.words.update(word_counts(result.text))
@@ -107,15 +108,14 @@ def _is_clean(document: Document) -> bool:
     return not document.metadata.get("ocr") and document.tier != "code"
 
 
-def _is_decoded(document: Document) -> bool:
-    """Whether the places of its blocks count in text that only has to be decoded, not extracted."""
-    return document.metadata.get("type") in DECODED_TYPES
+def _is_sampled(document: Document) -> bool:
+    """Whether the report may show how the text began in its raw file: one in eight of those that are only decoded."""
+    return document.metadata.get("type") in DECODED_TYPES and int(document.id[:8], 16) % SAMPLED_ONE_IN == 0
 
 
-def _with_beginning(document: Document, raw: RawFile) -> Document:
-    """Return the document with how its text begins in the raw file, for the report to show."""
+def _with_beginning(document: Document, text: Callable[[], str]) -> Document:
     start = min(block.start for block in document.blocks)
-    begins = raw_text(raw)[start : start + BEGINNING_CHARACTERS]
+    begins = text()[start : start + BEGINNING_CHARACTERS]
     return replace(document, metadata={**document.metadata, "raw_begins": begins})
 
 
