@@ -12,9 +12,11 @@ SEPARATOR = "\n\n"
 def read(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the messages of a record; instruction and input become one user turn with a blank line between."""
     instruction, output = _text(record, "instruction"), _text(record, "output")
-    given, system, history = (record.get(key) or "" for key in ("input", "system", "history"))
+    given, system, history = record.get("input") or "", record.get("system") or "", record.get("history") or []
     if not isinstance(given, str) or not isinstance(system, str):
         raise UnfitError("'input' and 'system' must be texts")
+    if not isinstance(history, list):
+        raise UnfitError("'history' is no list")
     messages = [{"role": "system", "content": system}] if system else []
     for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
