@@ -114,7 +114,7 @@ def train_tokenizer(
     plan = chosen.check()
     counted = _Counted(texts, plan.special_tokens)
     with library_threads():
-        learned = learn(not_empty(_without_tagged_words(counted, chosen)), plan)
+        learned = learn(_without_tagged_words(not_empty(counted), chosen), plan)
     tokenizer = Tokenizer(
         tokenizer_json=learned.tokenizer_json, config=tokenizer_config(chosen), chat_template=default_chat_template()
     )
