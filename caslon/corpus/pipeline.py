@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from caslon.corpus.batches import batches
-from caslon.corpus.collect import Store, raw_files
+from caslon.corpus.collect import Limits, Store, raw_files
 from caslon.corpus.deciding import (
     LARGE_GROUP_SHARE,
     Copies,
@@ -200,7 +200,7 @@ class _Builder:
         return self.totals
 
     def _read(self, workers: Workers) -> list[Summary]:
-        found = batches(raw_files(self.entries, self.store))
+        found = batches(raw_files(self.entries, self.store, Limits(file_bytes=self.settings.collect.max_file_bytes)))
         first = list(islice(found, SMALL_CORPUS_BATCHES))
         if len(first) < SMALL_CORPUS_BATCHES and workers.backend == "local":
             workers.count = 1
