@@ -55,11 +55,13 @@ def plan(context: PlanContext) -> tuple[PlanRow, ...]:
 def run(context: StageContext) -> dict[str, Any]:
     """Write the corpus below the stage folder and return its figures."""
     from caslon.corpus.pipeline import build, remove_work
+    from caslon.corpus.privacy import check_privacy
     from caslon.corpus.report import write_report
     from caslon.corpus.workers import Workers, available_cores
 
     begun = time.monotonic()
     settings: CorpusSettings = context.settings
+    check_privacy(settings.privacy)
     entries = load_entries(settings, context.base)
     earlier = earlier_folders(context.folder.parent)
     store = open_store(settings, context.base)
