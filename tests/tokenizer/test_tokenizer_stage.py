@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from caslon.corpus.shards import read_segments, read_texts
+from caslon.errors import CaslonError
 from caslon.folders import StageFolder, content_files
 from caslon.observe.events import EventLog, read_events
 from caslon.settings import problems
@@ -85,21 +86,76 @@ def test_segments_as_units(corpus: StageFolder, tmp_path: Path) -> None:
 
 
 def test_a_limit_draws_a_seeded_share_of_the_documents(corpus: StageFolder, tmp_path: Path) -> None:
-    characters = sum(len(text) for _, text in read_texts(corpus.path, "train"))
-    with EventLog(None) as events:
-        chosen = stage.Settings(vocab_size=300, max_bytes=characters // 2)
-        contexts = [
-            StageContext("tokenizer", chosen, seed, tmp_path, {"text": corpus}, events, tmp_path) for seed in (1, 1, 2)
-        ]
-        first, again, other = (list(stage._training_texts(context)) for context in contexts)
-    assert first == again != other
-    assert 0 < sum(len(text.encode()) for text in first) <= characters // 2
+    size = sum(len(text.encode()) for _, text in read_texts(corpus.path, "train"))
+    records = []
+    for number, seed in enumerate((1, 1, 2)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with EventLog(folder / "events.jsonl") as events:
+            chosen = stage.Settings(vocab_size=300, max_bytes=size // 2)
+            stage.run(StageContext("tokenizer", chosen, seed, folder, {"text": corpus}, events, tmp_path))
+        records.append(Tokenizer.load(folder).record)
+    first, again, other = records
+    assert first == again
+    assert first["digest"] != other["digest"]
+    (read,) = first["read"]
+    assert (read["source"], read["bytes"], read["bytes_read"]) == ("made", size, size // 2)
+    assert 0 < read["texts_read"] < read["texts"] == 60
+    report = json.loads((tmp_path / "0" / "report.json").read_text())
+    assert report["read"] == [read]
+    notes = [event["text"] for event in read_events(tmp_path / "0" / "events.jsonl") if event["kind"] == "note"]
+    assert any("50.0% of the training text" in note for note in notes)
 
 
 def test_too_small_a_vocabulary_names_the_least_size() -> None:
     with pytest.raises(ValidationError) as caught:
         stage.Settings(vocab_size=100)
     assert "288" in problems(caught.value, stage.Settings)[0][1]
+
+
+LEXICON = {"entries": [{"word": "lazy", "category": "any"}, {"word": "morn", "category": "temporal"}]}
+
+
+def test_a_lexicon_file_as_words_and_as_tags(corpus: StageFolder, tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(LEXICON))
+    for mode, other in (("words", None), ("tags", "words")):
+        folder = tmp_path / mode
+        run(folder, corpus, vocab_size=420, lexicon=str(path), special_mode=mode)
+        tokenizer = Tokenizer.load(folder)
+        assert [entry["word"] for entry in tokenizer.special_map["entries"]] == ["lazy", "morn"]
+        assert len(tokenizer.encode(" lazy")) == 1
+        numbers = json.loads((folder / "report.json").read_text())
+        assert (numbers.get("other_mode") or {}).get("mode") == other
+        tokens = TokenSplit.open(folder / "tokens", "test")
+        texts = [text for _, text in read_texts(corpus.path, "test")]
+        assert [tokenizer.decode(tokens.document(number).tolist()) for number in range(len(texts))] == texts
+    assert stage.sources(stage.Settings(lexicon=str(path)), tmp_path) == [path]
+    assert stage.sources(stage.Settings(lexicon="london"), tmp_path) == []
+
+
+def test_strict_size_fails_when_the_corpus_cannot_fill_the_vocabulary(corpus: StageFolder, tmp_path: Path) -> None:
+    with pytest.raises(CaslonError, match="of the 30,000 entries") as caught:
+        run(tmp_path / "t", corpus, strict_size=True)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"lexicon": "london", "vocab_size": 1_000}, "1275 or more"),
+        ({"algorithm": "wordpiece", "vocab_size": 500}, "544 or more"),
+        ({"digits": "groups3", "vocab_size": 1_000}, "1388 or more"),
+        ({"lexicon": "paris"}, "unknown lexicon"),
+        ({"pattern": "llama3", "digits": "single"}, "from the left"),
+        ({"special_tokens": ("<|a|>", "<|a|>")}, "repeated"),
+        ({"special_tokens": (" ",)}, "blank"),
+    ],
+)
+def test_settings_that_cannot_be_had(settings: dict[str, object], what: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        stage.Settings(**settings)
+    assert what in problems(caught.value, stage.Settings)[0][1]
 
 
 def test_workers_change_no_key_and_the_plan_names_its_sources(corpus: StageFolder) -> None:
