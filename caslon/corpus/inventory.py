@@ -98,6 +98,8 @@ def _facts(row: Mapping[str, Any], tier_of: Mapping[str, str], commercial_use: b
     facts |= {key: row[key] for key in KEPT_AS_THEY_ARE if row.get(key)}
     if isinstance(row.get("year"), int):
         facts["year"] = row["year"]
+    if isinstance(row.get("in_period"), bool):
+        facts["in_period"] = row["in_period"]
     if row.get("work"):
         facts["group"] = row["work"]
     if row.get("lang"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from caslon.corpus.document import Reject
 from caslon.corpus.registry import SourceEntry
 from caslon.corpus.shards import read_rejects, shard_paths
 
@@ -98,12 +99,17 @@ def _follow(corpus_folder: Path, files: Mapping[str, _File]) -> None:
                 file.kept += row["characters"]
     for reject in read_rejects(corpus_folder):
         file = files.get(_name(reject.origin.source, reject.origin.path, reject.origin.member))
-        if file is None or reject.code == "short_segment":
+        if file is None or reject.code == "short_segment" or _is_left_by_choice(reject):
             continue
         file.dropped[reject.code] += max(len(reject.text), 1)
         file.reason = file.reason or reject.reason
         if kept := reject.metadata.get("kept_address"):
             file.stays_as.add(str(kept).partition("#")[0])
+
+
+def _is_left_by_choice(reject: Reject) -> bool:
+    """Whether a reader was asked for other parts of the file, such as the trials of a session alone."""
+    return reject.code == "source_surplus" and reject.step == "read"
 
 
 def _name(source: str, path: str, member: str) -> str:
