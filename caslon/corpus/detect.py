@@ -10,6 +10,9 @@ import re
 import zipfile
 from dataclasses import dataclass
 
+from caslon.corpus.detect_code import code_language
+from caslon.corpus.detect_records import csv_delimiter, json_kind
+
 HEAD_BYTES = 65_536
 MAX_UNDECODABLE = 0.001  # share of bytes
 MAX_CONTROLS = 0.001  # share of control characters in decoded text other than NUL, which is removed and counted
@@ -26,6 +29,7 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
 TEI_ROOTS = frozenset({"tei", "tei.2", "teicorpus", "teicorpus.2", "ets", "eebo", "text", "div0", "div1"})
+MARKDOWN_SUFFIXES = ("md", "markdown", "mkd")
 HTML_ROOTS = frozenset({"html", "head", "body", "p", "div", "table", "h1", "h2", "ul", "center", "font", "br"})
 
 XML_START = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE\s|<!--|<\?|<[A-Za-z_][\w.:-]*[\s/>])")
@@ -38,7 +42,15 @@ HTML_TAGS = re.compile(r"<(?:!doctype\s+html|html|head|body|title|p|div|table|h[
 PYTHON_LINES = re.compile(
     r"^(?:(?:async )?def \w+\(|class \w+[(:]|import \w+|from [\w.]+ import |if __name__ == |@\w+|\s+self\.\w+ = )", re.MULTILINE
 )  # fmt: skip
-MARKDOWN_LINES = re.compile(r"^(?:#{1,6} \S|```|[-*] \S|\[[^\]]+\]\(|\|.+\|$|={4,}$)", re.MULTILINE)
+# What hardly stands in anything but Markdown, and what other texts have too.
+MARKDOWN_SIGNS = re.compile(
+    r"^(?:```|~~~)|\[[^\]\n]+\]\((?:https?:|mailto:|[/#.\w])|^\|(?: ?:?-+:? ?\|)+$|^#{1,6} \S.*\n\s*$", re.MULTILINE
+)
+MARKDOWN_LINES = re.compile(
+    r"^(?:#{1,6} \S|```|~~~|[-*+] \S|\d+\. |> |\[[^\]]+\]\(|\|.+\|$|={4,}$|-{4,}$)", re.MULTILINE
+)
+MIN_MARKDOWN_SIGNS = 3  # where the name says nothing
+SLACK_MESSAGES = re.compile(r'\s*\[\s*\{(?=[^{}]{0,2000}"type":\s*"message")(?=[^{}]{0,2000}"ts":\s*"\d{9,11}\.\d+")')
 CONTROLS = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f]")
 XML_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
@@ -47,9 +59,10 @@ XML_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 class Detected:
     """The type of a raw file, its encoding when it is text, and what was odd about it."""
 
-    kind: str  # text html tei xml mediawiki python markdown json jsonl | pdf epub docx zip ... | binary | empty
+    kind: str  # text html tei xml mediawiki python code markdown json jsonl csv slack | pdf epub docx zip ... | binary | empty
     encoding: str = ""
     warnings: tuple[str, ...] = ()
+    language: str = ""  # of source code
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +91,9 @@ def detect(data: bytes, name: str = "") -> Detected:
         return Detected("binary", warnings=_clash("binary", name))
     encoding = _encoding(head)
     sample = head.decode(encoding, errors="replace").lstrip("\ufeff")
-    kind = _text_kind(sample, name)
-    return Detected(kind, encoding, _clash(kind, name))
+    kind = _text_kind(sample, name, is_cut=len(data) > HEAD_BYTES)
+    kind, _, language = kind.partition(" ")
+    return Detected(kind, encoding, _clash(kind, name), language)
 
 
 def decode(data: bytes) -> Decoded:
@@ -194,22 +208,40 @@ def _zip_kind(data: bytes) -> str:
         return "zip"
     if "META-INF/container.xml" in names:
         return "epub"
+    if {"users.json", "channels.json"} <= names:
+        return "slack"
     return "docx" if "word/document.xml" in names else "zip"
 
 
-def _text_kind(sample: str, name: str) -> str:
-    if XML_START.match(sample):
-        kind = _markup_kind(sample)
-        if kind:
-            return kind
-    suffix = name.lower().rpartition(".")[2]
+def _text_kind(sample: str, name: str, *, is_cut: bool) -> str:
+    """Return the kind of a text; of source code followed by a space and the language."""
+    if XML_START.match(sample) and (kind := _markup_kind(sample)):
+        return kind
+    suffix = name.lower().rpartition(".")[2] if "." in name else ""
     if suffix in ("html", "htm", "xhtml") and len(HTML_TAGS.findall(sample)) >= 2:
         return "html"
-    if suffix in ("json", "jsonl", "ndjson") and sample.lstrip()[:1] in "{[":
-        return "json" if suffix == "json" else "jsonl"
+    if kind := json_kind(sample, suffix, is_cut=is_cut):
+        return "slack" if kind == "json" and SLACK_MESSAGES.match(sample) else kind
+    return _code_kind(sample, name, suffix) or ("csv" if csv_delimiter(sample, suffix) else _prose_kind(sample, suffix))
+
+
+def _code_kind(sample: str, name: str, suffix: str) -> str | None:
     if _is_python(sample, suffix):
         return "python"
-    return "markdown" if suffix in ("md", "markdown") and MARKDOWN_LINES.search(sample) else "text"
+    # Prose about code quotes it, so nothing named Markdown is code.
+    language = None if suffix in MARKDOWN_SUFFIXES else code_language(sample, name)
+    return f"code {language}" if language else None
+
+
+def _prose_kind(sample: str, suffix: str) -> str:
+    return "markdown" if _is_markdown(sample, suffix) else "text"
+
+
+def _is_markdown(sample: str, suffix: str) -> bool:
+    if suffix in MARKDOWN_SUFFIXES:
+        return MARKDOWN_LINES.search(sample) is not None
+    signs = {match[0][:3].rstrip("\n") for match in MARKDOWN_SIGNS.finditer(sample)}
+    return len(signs) >= 2 and len(MARKDOWN_SIGNS.findall(sample)) >= MIN_MARKDOWN_SIGNS
 
 
 def _is_python(sample: str, suffix: str) -> bool:
@@ -268,13 +300,20 @@ def _closes(sample: str, name: str) -> bool:
     return f"</{name}>" in sample or sample.count(f"<{name}>") > 3
 
 
-SUFFIX_KINDS = {"pdf": "pdf", "html": "html", "htm": "html", "png": "binary", "jpg": "binary", "zip": "zip", "epub": "epub",
-                "docx": "docx", "txt": "text", "xml": "xml", "py": "python"}  # fmt: skip
-NEAR = ({"xml", "tei", "mediawiki", "html"}, {"text", "markdown", "python", "json", "jsonl"}, {"binary"})
+SUFFIX_KINDS = {
+    "pdf": "pdf", "html": "html", "htm": "html", "xhtml": "html", "png": "binary", "jpg": "binary", "jpeg": "binary",
+    "gif": "binary", "zip": "zip", "gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd", "parquet": "parquet",
+    "epub": "epub", "docx": "docx", "txt": "text", "xml": "xml", "py": "python", "json": "json", "jsonl": "jsonl",
+    "ndjson": "jsonl", "csv": "csv", "tsv": "csv", "md": "markdown", "markdown": "markdown",
+}  # fmt: skip
+# Kinds that one name may stand for without anybody being misled.
+NEAR = (
+    {"xml", "tei", "mediawiki", "html"}, {"text", "markdown"}, {"binary"}, {"json", "jsonl", "slack"}, {"zip", "slack"},
+)  # fmt: skip
 
 
 def _clash(kind: str, name: str) -> tuple[str, ...]:
-    expected = SUFFIX_KINDS.get(name.lower().rpartition(".")[2])
+    expected = SUFFIX_KINDS.get(name.lower().rpartition(".")[2]) if "." in name else None
     if expected is None or expected == kind or any({expected, kind} <= group for group in NEAR):
         return ()
     return (f"named like {expected}, but the content is {kind}",)

@@ -18,7 +18,7 @@ EXPECTED = {
     "bytes-corrupted.txt": ("decode_failed",), "gzip-truncated.txt.gz": ("text", "truncated"),
     "utf16-with-bom.txt": ("text",), "mojibake.txt": ("text",), "nul-bytes.txt": ("text",),
     "crlf-and-form-feeds.txt": ("text",), "latin1-declared-utf8.xml": ("text",), "random-binary.txt": ("unknown_type",),
-    "image-named.txt": ("unknown_type",), "pdf-named.html": ("unknown_type",), "empty.txt": ("empty",),
+    "image-named.txt": ("unknown_type",), "pdf-named.html": ("text",), "empty.txt": ("empty",),
     "empty.xml": ("empty",), "only-whitespace.txt": ("empty",), "only-bom.txt": ("empty",), "error-404.txt": ("error_page",),
     "deep-nesting.xml": ("unsafe_xml",), "entity-expansion.xml": ("unsafe_xml",), "external-entity.xml": ("unsafe_xml",),
     "html-with-script.html": ("no_text",), "gutenberg-licence-only.txt": ("no_text",),

@@ -194,3 +194,77 @@ def test_real_session_of_many_trials(real_data) -> None:
     for trial in trials:
         assert not re.search(r"\s[,.;:!?]", trial.text)
         assert "trialAccount" not in trial.text
+
+
+PAGE = """<page id="LMSMPS50001"><head>Middlesex Sessions</head><p>The Humble Petition of <name type="person" sex="f">Mary
+ <hi>Stiles</hi></name> , <occupation>Widow</occupation> of <geo>St. Anne Soho</geo> , made on <date when="1726-01-10">the 10th
+ of January</date> ; sheweth &amp; prays.</p></page>"""
+
+
+def test_london_lives_names_stand_aside_and_never_in_the_text(make_raw) -> None:
+    raw = make_raw(PAGE, "LMSMPS50001.xml", profile="london_lives")
+    document = only(list(read(raw)))
+    assert document.text == (
+        "Middlesex Sessions\n\nThe Humble Petition of Mary Stiles, Widow of St. Anne Soho, made on the 10th of January; "
+        "sheweth & prays."
+    )
+    found = document.metadata["annotations"]
+    assert [(item["kind"], item["text"]) for item in found] == [
+        ("name", "Mary Stiles"), ("occupation", "Widow"), ("geo", "St. Anne Soho"), ("date", "the 10th of January"),
+    ]  # fmt: skip
+    assert found[0]["attributes"] == {"type": "person", "sex": "f"}
+    for item in found:
+        assert raw_text(raw)[item["start"] : item["end"]].startswith(f"<{item['kind']}")
+    assert "[" not in document.text
+
+
+@pytest.mark.parametrize("known", [{"profile": "london_lives"}, {}])
+def test_any_page_with_text_counts(make_raw, known: dict[str, str]) -> None:
+    plain = "<page><header>St. Clement Danes</header><p>Received of the Overseers.</p></page>"
+    document = only(list(read(make_raw(plain, "page.xml", **known))))
+    assert document.text.endswith("Received of the Overseers.")
+    assert "annotations" not in document.metadata
+
+
+def test_a_page_without_paragraphs_counts_by_its_profile(make_raw) -> None:
+    raw = make_raw("<leaf><ln>Received of</ln> <ln>the Overseers.</ln></leaf>", "page.xml", profile="london_lives")
+    assert only(list(read(raw))).text == "Received of the Overseers."
+
+
+def test_a_session_of_481_trials(make_raw) -> None:
+    """481 documents and the front matter, no space before punctuation, no values of `interp` in the text."""
+    head, first, second, *_ = re.split(r"(?=<div1)", SESSION)
+    del second
+    trials = "".join(first if n == 0 else TRIAL.format(n=n) for n in range(482))
+    documents = list(read(make_raw(f"{head}{trials}</div0></body></text></TEI.2>")))
+    _check_session(documents, 481)
+
+
+def test_real_sessions_of_most_trials(real_data) -> None:
+    """The session of 481 trials itself is not among the sessions here; these have 322 and 303."""
+    import tarfile
+
+    from caslon.corpus.collect import RawFile
+
+    path = real_data / "london" / "oldbailey-sessions-3.tar.bz2"
+    if not path.is_file():
+        pytest.skip("no sessions here")
+    with tarfile.open(path) as archive:
+        wanted = [(info.name, archive.extractfile(info).read()) for info in archive if "1843" in info.name]
+    assert any(data.count(b'type="trialAccount"') == 303 for _, data in wanted)
+    for name, data in wanted:
+        found = read(RawFile("test", name, "", data, "0" * 64))
+        documents = [item for item in found if isinstance(item, Document)]
+        _check_session(documents, data.count(b'type="trialAccount"'))
+        text = "\n".join(document.text for document in documents)
+        values = set(re.findall(rb'<interp[^>]* value="([a-z]+[A-Z]\w+)"', data))  # such as `simpleLarceny`
+        assert values
+        assert not [value for value in values if value.decode() in text]
+
+
+def _check_session(documents: list[Document], trials: int) -> None:
+    kinds = [document.metadata.get("record_kind") for document in documents]
+    assert kinds.count("trialAccount") == trials
+    assert kinds.count("frontMatter") == 1
+    assert len({document.origin.record for document in documents}) == len(documents)
+    assert not re.findall(r"\s[,.;:!?]", "\n".join(document.text for document in documents))

@@ -6,12 +6,13 @@ their range of characters in the decoded text (for XML and HTML that is the sour
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from caslon.corpus.collect import RawFile
-from caslon.corpus.detect import Decoded, DecodeFailed, decode, detect
+from caslon.corpus.detect import DecodeFailed, Detected, decode, detect
 from caslon.corpus.document import Document, Reject
-from caslon.corpus.read.reading import Extracted, ReadSettings, Source
+from caslon.corpus.read.reading import Extracted, Opened, ReadSettings, Source, Unreadable
 
 STEP = "read"
 
@@ -20,11 +21,21 @@ __all__ = ["Extracted", "ReadSettings", "Source", "raw_text", "read"]
 Reader = Callable[[Source, ReadSettings], Iterator[Extracted | Reject]]
 
 NO_READER = {
-    "pdf": "a PDF file", "epub": "an EPUB book", "docx": "a Word file", "zip": "a zip archive inside an archive",
-    "gzip": "a gzip file inside an archive", "bzip2": "a bzip2 file inside an archive", "xz": "an xz file inside an archive",
-    "zstd": "a zstandard file", "parquet": "a Parquet file", "mediawiki": "a MediaWiki dump",
-    "json": "JSON", "jsonl": "JSON lines", "binary": "binary data",
+    "zip": "a zip archive that is no document or cannot be opened", "gzip": "a gzip file inside an archive",
+    "bzip2": "a bzip2 file inside an archive", "xz": "an xz file inside an archive",
+    "zstd": "a zstandard file inside an archive", "binary": "binary data",
 }  # fmt: skip
+# Where the reader of a type stands: a module of this package and a function in it. Imported when first needed.
+READERS = {
+    "text": "text:read_text", "html": "html:read_html", "tei": "tei:read_tei", "xml": "other_xml:read_other_xml",
+    "mediawiki": "mediawiki:read_mediawiki", "markdown": "markdown:read_markdown", "python": "python:read_python",
+    "code": "code:read_code", "json": "data:read_json", "jsonl": "data:read_jsonl", "csv": "data:read_csv",
+    "parquet": "parquet:read_parquet", "pdf": "pdf:read_pdf", "epub": "epub:read_epub", "docx": "docx:read_docx",
+    "slack": "slack:read_slack",
+}  # fmt: skip
+# What turns the bytes of a binary file into the plain text that its ranges count in.
+OPENERS = {"pdf": "pdf:open_pdf", "epub": "epub:open_epub", "docx": "docx:open_docx", "slack": "slack:open_slack"}
+STREAMED = {"parquet": "parquet:parquet_text"}  # read piece by piece; the whole text is made only when it is asked for
 
 
 def read(raw: RawFile, settings: ReadSettings | None = None) -> Iterator[Document | Reject]:
@@ -43,30 +54,53 @@ def read(raw: RawFile, settings: ReadSettings | None = None) -> Iterator[Documen
         yield _reject(raw, "unknown_type", "; ".join((reason, *detected.warnings)), settings)
         return
     try:
-        decoded = decode(raw.bytes)
-    except DecodeFailed as error:
-        yield _reject(raw, "decode_failed", str(error), settings)
-        return
-    facts: dict[str, Any] = {"type": detected.kind, "encoding": decoded.encoding}
-    if detected.warnings:
-        facts["warnings"] = list(detected.warnings)
-    if decoded.undecodable_bytes:
-        facts["undecodable_bytes"] = decoded.undecodable_bytes
-    yield from _extract(raw, decoded, detected.kind, facts, settings)
+        source, facts = _source(raw, detected)
+        yield from _extract(raw, source, detected.kind, facts, settings)
+    except Unreadable as error:
+        yield _reject(raw, error.code, error.reason, settings)
 
 
 def raw_text(raw: RawFile) -> str:
-    """Return the decoded text that the ranges of blocks, removals and rejects count in."""
-    return decode(raw.bytes).text
+    """Return the text that the ranges of blocks, removals and rejects count in.
+
+    That is the decoded content, or for a binary file (PDF, EPUB, DOCX, Parquet, a Slack export) the plain text its opener
+    makes of it. Raises `ValueError` when there is none.
+    """
+    detected = detect(raw.bytes, raw.name)
+    if detected.kind in STREAMED:
+        text: str = _function(STREAMED[detected.kind])(raw.bytes)
+        return text
+    return _source(raw, detected)[0].text
+
+
+def _source(raw: RawFile, detected: Detected) -> tuple[Source, dict[str, Any]]:
+    """Return the file decoded or opened, and the facts about that. Raises `Unreadable`."""
+    facts: dict[str, Any] = {"type": detected.kind}
+    if detected.warnings:
+        facts["warnings"] = list(detected.warnings)
+    if detected.kind in OPENERS and not detected.encoding:
+        opened: Opened = _function(OPENERS[detected.kind])(raw.bytes)
+        return Source(raw.origin, opened.text, raw.name, raw.metadata, raw.bytes, opened), facts
+    if detected.kind in STREAMED:
+        return Source(raw.origin, "", raw.name, raw.metadata, raw.bytes), facts
+    try:
+        decoded = decode(raw.bytes)
+    except DecodeFailed as error:
+        raise Unreadable("decode_failed", str(error)) from error
+    facts["encoding"] = decoded.encoding
+    if decoded.undecodable_bytes:
+        facts["undecodable_bytes"] = decoded.undecodable_bytes
+    source = Source(raw.origin, decoded.text, raw.name, raw.metadata, raw.bytes, language=detected.language)
+    return source, facts
 
 
 def _extract(
-    raw: RawFile, decoded: Decoded, kind: str, facts: Mapping[str, Any], settings: ReadSettings
+    raw: RawFile, source: Source, kind: str, facts: Mapping[str, Any], settings: ReadSettings
 ) -> Iterator[Document | Reject]:
-    source = Source(raw.origin, decoded.text, raw.name, raw.metadata)
+    reader: Reader = _function(READERS[kind])
     found = 0
     rejected = 0
-    for item in _reader(kind)(source, settings):
+    for item in reader(source, settings):
         if isinstance(item, Reject):
             rejected += 1
             yield replace(item, metadata={**_known(raw), **facts, **item.metadata})
@@ -74,33 +108,18 @@ def _extract(
             found += 1
             yield _document(raw, item, facts)
     if not found and not rejected:
-        yield _reject(raw, "no_text", "nothing but markup or boiler plate was found", settings, text=decoded.text)
+        yield _reject(raw, "no_text", "nothing but markup or boiler plate was found", settings, text=source.text)
 
 
-def _reader(kind: str) -> Reader:
-    """Return the reader of a type; each is imported when first needed, for some bring libraries along."""
-    if kind == "html":
-        from caslon.corpus.read.html import read_html
-
-        return read_html
-    if kind == "tei":
-        from caslon.corpus.read.tei import read_tei
-
-        return read_tei
-    if kind == "xml":
-        from caslon.corpus.read.tei import read_other_xml
-
-        return read_other_xml
-    if kind == "python":
-        from caslon.corpus.read.python import read_python
-
-        return read_python
-    from caslon.corpus.read.text import read_text
-
-    return read_text
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), function)
 
 
-FACT_KEYS = ("title", "year", "licence", "tier", "group", "formats")  # these have places of their own in a document
+# These have places of their own in a document, or are for the reader alone.
+FACT_KEYS = (
+    "title", "year", "licence", "tier", "group", "formats", "text_field", "consenting_authors", "line_offset", "byte_offset",
+)  # fmt: skip
 
 
 def _known(raw: RawFile) -> dict[str, Any]:

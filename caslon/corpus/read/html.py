@@ -70,6 +70,12 @@ def read_html(source: Source, settings: ReadSettings) -> Iterator[Extracted | Re
     yield Extracted(blocks=tuple(blocks), title=title)
 
 
+def book_blocks(text: str) -> list[Block]:
+    """Return the blocks of one chapter of an e-book."""
+    page = _Page(text, is_book=True)
+    return [block for block in _without_gutenberg(text, page.blocks()) if page.link_share(block) <= MAX_LINK_SHARE]
+
+
 def _is_error(title: str, blocks: list[Block]) -> bool:
     if sum(len(block.text) for block in blocks) > MAX_ERROR_CHARACTERS:
         return False

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from caslon.corpus.document import Block, Reject
+from caslon.corpus.read.code import code_facts
 from caslon.corpus.read.reading import Extracted, ReadSettings, Source
 
 PROSE_TIER = "general"
-GENERATED = re.compile(r"(?i)(?:auto-?matically|auto-?)? ?generated (?:by|from|file)|do not edit")
-LICENCE_LINE = re.compile(r"(?i)^#.*(?:copyright|licen[sc]ed? )", re.MULTILINE)
 Named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | Named
 
@@ -55,18 +54,12 @@ def _parse(text: str) -> ast.Module | None:
 
 def _code_document(source: Source, *, parses: bool) -> Extracted:
     text = source.text
-    head = text[:2_000]
     return Extracted(
         blocks=(Block(text, 0, len(text)),),
         title=module_name(source),
         tier="code",
         group=_group(source),
-        metadata={
-            "language": "python",
-            "parses": parses,
-            "generated": GENERATED.search(head) is not None,
-            "licence_header": LICENCE_LINE.search(head) is not None,
-        },
+        metadata={"language": "python", "parses": parses, **code_facts(text)},
     )
 
 

@@ -6,11 +6,15 @@ given to the caller by name. Unlike lxml it says where in the text an event stan
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 from xml.parsers import expat  # the tricks it is open to are refused below: entities and depth
 
 from caslon.corpus.detect import XML_CONTROLS
+from caslon.corpus.document import Reject
+from caslon.corpus.read.reading import Source
 
+STEP = "read"
 CHUNK_BYTES = 1 << 20
 MAX_ENTITY_CHARACTERS = 16  # a declared entity may stand for a letter or a short mark
 
@@ -101,6 +105,21 @@ def walk(data: bytes, handler: Handler, max_depth: int) -> Iterator[None]:
 def xml_bytes(text: str) -> bytes:
     """Return the bytes to walk: control characters, which XML forbids, become spaces, so that places stay."""
     return XML_CONTROLS.sub(" ", text).encode("utf-8", errors="replace")
+
+
+def unsafe_reject(source: Source, error: UnsafeXml) -> Reject:
+    """Return the reject of a whole file that plays tricks."""
+    return Reject(source.origin, STEP, "unsafe_xml", str(error), source.text, 0, len(source.text))
+
+
+def malformed_reject(source: Source, error: MalformedXml, whole_until: int) -> Reject:
+    """Return the reject of all that follows the last whole block; beside a kept part it has an id of its own."""
+    reason = f"{error.reason} (character {error.offset:,} of {len(source.text):,})"
+    origin = replace(source.origin, record=f"rest-{whole_until}") if whole_until else source.origin
+    return Reject(
+        origin, STEP, "malformed_xml", reason, source.text[whole_until:], whole_until, len(source.text),
+        {"offset": error.offset},
+    )  # fmt: skip
 
 
 def _refuse_growth(

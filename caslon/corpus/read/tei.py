@@ -2,9 +2,11 @@
 
 One document per file, but one per trial and front matter in the Old Bailey's sessions. Speeches, lists and stanzas are one
 block with their lines; notes stand aside in the metadata; a gap gives one mark; editors' headers give title, author and year.
-Of a file that breaks off, the whole blocks and records are kept and the rest is rejected with its place.
+Of a file that breaks off, the whole blocks and records are kept and the rest is rejected with its place. Names, places,
+occupations and dates that are marked in the text (London Lives) stand aside as annotations with their range in the source.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.entities import html5
@@ -13,7 +15,15 @@ from typing import Any
 from caslon.corpus.document import Reject
 from caslon.corpus.read.blocks import BlockBuilder
 from caslon.corpus.read.reading import Extracted, ReadSettings, Source
-from caslon.corpus.read.safe_xml import MalformedXml, Places, UnsafeXml, walk, xml_bytes
+from caslon.corpus.read.safe_xml import (
+    MalformedXml,
+    Places,
+    UnsafeXml,
+    malformed_reject,
+    unsafe_reject,
+    walk,
+    xml_bytes,
+)
 from caslon.corpus.read.tei_facts import OldBaileyRecord, TeiHeader
 
 STEP = "read"
@@ -25,7 +35,7 @@ ACTIONS = {
     "header": "teiheader",
     "note": "note tailnote",
     "block": """p ab head div div0 div1 div2 div3 div4 div5 div6 div7 text body front back group lg trailer byline epigraph
-        argument titlepage titlepart docimprint figure postscript floatingtext letter castgroup""",
+        page document record para argument titlepage titlepart docimprint figure postscript floatingtext letter castgroup""",
     "group": "sp list table castlist opener closer",  # one block, whose parts are lines
     "line": "l item row speaker castitem addrline signed salute dateline label",
     "space": "pb cb gb milestone lb cell",
@@ -38,9 +48,11 @@ ACTIONS = {
 ACTION_OF = {name: action for action, names in ACTIONS.items() for name in names.split()}
 HOLDERS = frozenset(("p", "ab", "l", "head", "item", "speaker", "cell", "titlepart", "byline", "trailer", "stage"))
 LINES_IN_GROUPS = frozenset(("p", "ab", "head", "lg", "trailer", "byline", "castgroup"))
+TAGS = re.compile(r"<[^>]*>")
 JOINING_GLYPHS = ("char:EOLhyphen", "char:EOLunhyphen")
 NOTHING_LOST = frozenset(("duplicate",))  # reasons of a gap where the text stands elsewhere
 OLD_BAILEY = ("sessionsPaper", "ordinarysAccount")
+LONDON_LIVES = "london_lives"  # the profile of its pages
 
 
 def read_tei(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
@@ -50,61 +62,15 @@ def read_tei(source: Source, settings: ReadSettings) -> Iterator[Extracted | Rej
         for _ in walk(reading.data, reading, settings.max_xml_depth):
             yield from reading.take_finished()
     except UnsafeXml as error:
-        yield _unsafe(source, error)
+        yield unsafe_reject(source, error)
         return
     except MalformedXml as error:
         reading.break_off()
         yield from reading.take_finished()
-        yield _malformed(source, error, reading.whole_until)
+        yield malformed_reject(source, error, reading.whole_until)
         return
     reading.finish()
     yield from reading.take_finished()
-
-
-def read_other_xml(source: Source, settings: ReadSettings) -> Iterator[Extracted | Reject]:
-    """Yield the reject of XML that is no text edition, after checking it for tricks and damage."""
-    root = _RootName()
-    try:
-        for _ in walk(xml_bytes(source.text), root, settings.max_xml_depth):
-            pass
-    except UnsafeXml as error:
-        yield _unsafe(source, error)
-        return
-    except MalformedXml as error:
-        yield _malformed(source, error, 0)
-        return
-    reason = f"the content is XML with the root '{root.name}', for which there is no reader"
-    yield Reject(source.origin, STEP, "unknown_type", reason, source.text, 0, len(source.text))
-
-
-def _unsafe(source: Source, error: UnsafeXml) -> Reject:
-    return Reject(source.origin, STEP, "unsafe_xml", str(error), source.text, 0, len(source.text))
-
-
-def _malformed(source: Source, error: MalformedXml, whole_until: int) -> Reject:
-    """Return the reject of all that follows the last whole block; beside a kept part it has an id of its own."""
-    reason = f"{error.reason} (character {error.offset:,} of {len(source.text):,})"
-    origin = replace(source.origin, record=f"rest-{whole_until}") if whole_until else source.origin
-    return Reject(
-        origin, STEP, "malformed_xml", reason, source.text[whole_until:], whole_until, len(source.text),
-        {"offset": error.offset},
-    )  # fmt: skip
-
-
-class _RootName:
-    """Keeps the name of the first element."""
-
-    def __init__(self) -> None:
-        self.name = ""
-
-    def start(self, name: str, attributes: dict[str, str], place: int) -> None:
-        self.name = self.name or name
-
-    def end(self, name: str, place: int) -> None: ...
-
-    def text(self, text: str) -> None: ...
-
-    def entity(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -126,7 +92,7 @@ class _Reading:
         self._places = Places(source.text, self.data)
         self._source = source
         self._finished: list[Extracted | Reject] = []
-        self._builder = BlockBuilder()
+        self._builder = BlockBuilder(close_up_points=source.metadata.get("profile") == LONDON_LIVES)
         self._header = TeiHeader()
         self._paper: OldBaileyRecord | None = None
         self._records: list[_OpenRecord] = []  # now and then a trial stands inside another division
@@ -140,6 +106,9 @@ class _Reading:
         self._notes: list[tuple[int, str]] = []
         self._unknown: dict[str, int] = {}
         self._names: dict[str, str] = {}
+        self._annotated = frozenset(settings.annotated)
+        self._open_annotations: list[tuple[int, dict[str, Any]]] = []  # with the number of open elements around each
+        self._annotations: list[dict[str, Any]] = []
 
     # --- what the walk calls -------------------------------------------------------------------------------------------
 
@@ -153,6 +122,9 @@ class _Reading:
         self._open.append((name, action))
         if name in HOLDERS:
             self._held += 1
+        if name in self._annotated:
+            found = {"kind": name, "start": self._places.character_at(place), "attributes": dict(attributes)}
+            self._open_annotations.append((len(self._open), found))
         if action != "inline":
             self._act(action, name, attributes, place)
 
@@ -165,6 +137,8 @@ class _Reading:
             if not self._dropped:
                 self._end_dropped()
             return
+        if self._open_annotations and self._open_annotations[-1][0] == len(self._open):
+            self._annotate(place)
         name, action = self._open.pop()
         if name in HOLDERS:
             self._held -= 1
@@ -301,6 +275,14 @@ class _Reading:
         if not self._after_label:
             self._builder.line()
 
+    def _annotate(self, place: int) -> None:
+        """Close an annotation: its range in the source, and its words without tags."""
+        _, found = self._open_annotations.pop()
+        found["end"] = self._places.character_at(place)
+        inner = self._source.text.find(">", found["start"], found["end"]) + 1
+        found["text"] = " ".join(TAGS.sub("", self._source.text[inner : found["end"]]).split())
+        self._annotations.append(found)
+
     def _border(self, place: int) -> None:
         at = self._places.character_at(place)
         if self._builder.border(at) is not None and not self._records:
@@ -380,5 +362,7 @@ class _Reading:
             asides["notes"] = [list(note) for note in self._notes]
         if self._unknown:
             asides["unknown_entities"] = dict(self._unknown)
-        self._notes, self._unknown = [], {}
+        if self._annotations:
+            asides["annotations"] = self._annotations
+        self._notes, self._unknown, self._annotations = [], {}, []
         return asides
