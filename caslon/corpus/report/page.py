@@ -166,23 +166,25 @@ def _reject_blocks(found: Survey, numbers: Mapping[str, Any]) -> list[Block]:
         description="How many documents each reject code took.",
     )
     table = Table(
-        ("code", "step", "rejects", "characters", *by_source),
+        ("code", "step", "rejects", "characters"),
         [
             (
                 code,
                 ", ".join(numbers["reject_steps"][code]),
                 numbers["rejects"][code],
                 numbers["reject_characters"][code],
-                *(row.get(code, 0) for row in by_source.values()),
             )
             for code in codes
         ],
         "All are kept whole in rejects/, with their text: `caslon why ID`.",
     )
+    sources = Table(
+        ("source", *codes), [(source, *(row.get(code, 0) for code in codes)) for source, row in by_source.items()]
+    )
     examples = [
         Details(f"{code}: examples", [_example_table(found.examples[code])]) for code in codes if code in found.examples
     ]
-    return [chart, table, *examples]
+    return [chart, table, Details("By source", [sources]), *examples]
 
 
 def _example_table(examples: Sequence[Example]) -> Table:
