@@ -5,6 +5,7 @@ A `.bin` file holds ids of two or four bytes, little-endian, in the order of the
 beside the files says how far they are on disk, and the next call cuts them there and goes on.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -50,6 +51,7 @@ CURSOR_CHARACTERS = 32 << 20  # of text between two cursors: some seconds of wor
 CURSOR_FILE = ".cursor.json"
 ROWS_FILE = ".rows.jsonl"
 ROWS_AT_ONCE = 100_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 TextUnit = tuple[str, str]  # id, text
 Progress = Callable[[str, int], None]  # split, characters encoded so far
@@ -341,6 +343,8 @@ def _stored(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in NO_ROOM:  # of the reader, perhaps
+            raise
         raise StorageError(f"cannot write: {error.strerror}", where=str(folder), fix="free some disk space") from error
 
 

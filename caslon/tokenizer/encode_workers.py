@@ -55,7 +55,10 @@ class ProcessEncoders(Encoders):
         for ids, texts in batches:
             place = next(turn) % len(at_work)
             yield from self._finished(at_work, place)
-            self._connections[place].send(texts)
+            try:
+                self._connections[place].send(texts)
+            except OSError:
+                raise _ended_early() from None
             at_work[place] = ids
         for _ in at_work:
             yield from self._finished(at_work, next(turn) % len(at_work))
@@ -67,13 +70,15 @@ class ProcessEncoders(Encoders):
         at_work[place] = None
         try:
             result = self._connections[place].recv()
-        except EOFError:
-            raise CaslonError(
-                "an encoding process ended early", fix="run again; with less memory, fewer workers"
-            ) from None
+        except (EOFError, OSError):
+            raise _ended_early() from None
         if isinstance(result, CaslonError):
             raise result
         yield ids, result
+
+
+def _ended_early() -> CaslonError:
+    return CaslonError("an encoding process ended early", fix="run again; with less memory, fewer workers")
 
 
 @contextmanager

@@ -1,4 +1,6 @@
+import errno
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -9,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from caslon.errors import StorageError, UserError
+from caslon.errors import CaslonError, StorageError, UserError
 from caslon.folders import content_files
-from caslon.tokenizer import encode
+from caslon.tokenizer import encode, encode_workers
 from caslon.tokenizer.encode import TokenSplit, check_token_files, read_meta, write_token_files
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -176,7 +178,7 @@ def test_the_same_work_is_not_done_again_and_other_work_is(tokenizer: Tokenizer,
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from caslon.tokenizer import encode
+from caslon.tokenizer import encode, encode_workers
 from caslon.tokenizer.tokenizer import Tokenizer
 encode.TOKENS_PER_FILE, encode.BATCH_CHARACTERS, encode.CURSOR_CHARACTERS = 200, 100, 300
 folder, tokenizer, kill_at, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -255,3 +257,27 @@ def test_token_files_of_an_older_form_are_named_as_such(written: Path, tmp_path:
     (tmp_path / "meta.json").write_text(json.dumps({**meta, "format": 1}))
     with pytest.raises(UserError, match="format 1"):
         read_meta(tmp_path)
+
+
+def test_a_process_that_dies_and_a_full_disk_say_so(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with encode_workers.encoders(tokenizer, 2) as group:
+        assert isinstance(group, encode_workers.ProcessEncoders)
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        with pytest.raises(CaslonError, match="ended early"):
+            list(group.encode([(["a"], ["text"])] * 4))
+
+    def full(split: str) -> Iterable[tuple[str, str]]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="cannot write: No space left"):
+        write_token_files(tmp_path, tokenizer, full, dataset_id="")
+
+    def gone(split: str) -> Iterable[tuple[str, str]]:
+        raise FileNotFoundError("shard")
+
+    with pytest.raises(FileNotFoundError):
+        write_token_files(tmp_path, tokenizer, gone, dataset_id="")
