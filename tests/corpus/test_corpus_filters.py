@@ -9,16 +9,14 @@ from made_documents import document, prose
 from caslon.corpus.document import Block, Document, Origin, Reject
 from caslon.corpus.filters import (
     cut_advertisements,
-    is_meaningful,
-    meaningful_ratio,
     ocr_signs,
     quality,
     quality_score,
     repeated_share,
-    top_3gram_share,
     with_measures,
 )
 from caslon.corpus.settings import CorpusSettings
+from caslon.corpus.text_words import TextWords
 
 SETTINGS = CorpusSettings()
 ADVERTISEMENT = (
@@ -34,26 +32,17 @@ def code_of(result: Document | Reject) -> str:
     return result.code if isinstance(result, Reject) else "kept"
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [("the", True), ("of", False), ("London,", True), ("(king's)", True), ("well-known", True), ("10l.", False),
-     ("L0nd0n", False), ("—", False), ("&c.", False), ("ſaid", True), ("d'ye", True), ("a.b.c.d", False)],
-)  # fmt: skip
-def test_a_meaningful_word_has_more_than_two_letters_and_nothing_else(word: str, expected: bool) -> None:
-    assert is_meaningful(word) is expected
-
-
 def test_ratio_counts_words_and_not_their_punctuation() -> None:
-    assert meaningful_ratio(["The", "king,", "(of)", "England.", "10"]) == pytest.approx(3 / 5)
-    assert meaningful_ratio([]) == 0.0
+    assert TextWords("The king, (of) England. 10").meaningful_ratio == pytest.approx(3 / 5)
+    assert TextWords("").meaningful_ratio == 0.0
 
 
 def test_ocr_signs_are_counted_by_kind() -> None:
-    assert ocr_signs("LONDON BRIDGE is falling") == ("capital_runs",)
-    assert ocr_signs("a b c d and $#@ and 1a2 and ----------") == (
+    assert ocr_signs(TextWords("LONDON BRIDGE is falling")) == ("capital_runs",)
+    assert ocr_signs(TextWords("a b c d and $#@ and 1a2 and ----------")) == (
         "spaced_letters", "shell_symbols", "digits_in_words", "symbol_run",
     )  # fmt: skip
-    assert ocr_signs("A plain sentence of 1666, priced 10l. 6d.") == ()
+    assert ocr_signs(TextWords("A plain sentence of 1666, priced 10l. 6d.")) == ()
 
 
 def test_score_follows_the_published_formula() -> None:
@@ -65,8 +54,8 @@ def test_score_follows_the_published_formula() -> None:
 def test_repetition_shares() -> None:
     assert repeated_share(["abc", "abc", "def"]) == pytest.approx(1 / 3)
     assert repeated_share(["", ""]) == 0.0
-    assert top_3gram_share(["a", "b", "c", "a", "b", "c", "d"], 13) == pytest.approx(2 * 3 / 13)
-    assert top_3gram_share(["a", "b", "c", "d"], 7) == 0.0
+    assert TextWords("a b c a b c d").top_3gram_share == pytest.approx(2 * 3 / 13)
+    assert TextWords("a b c d").top_3gram_share == 0.0
 
 
 def test_good_prose_is_kept_with_its_scores() -> None:
