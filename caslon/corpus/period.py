@@ -17,7 +17,8 @@ from caslon.corpus.filters import reject
 from caslon.corpus.settings import CorpusSettings
 
 STEP = "period"
-YEAR = re.compile(r"(?<![\d.,/£$])(1[0-9]{3}|20[0-9]{2})(?![\d/]|[.,]\d)")
+# The look back stands behind the year, so that the search can leap from digit to digit.
+YEAR = re.compile(r"(1[0-9]{3}|20[0-9]{2})(?<![\d.,/£$].{4})(?![\d/]|[.,]\d)", re.DOTALL)
 WORD = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 APPARATUS = re.compile(
     r"\bisbn\b|https?://|www\.\w|©|copyright\s+(?:\(c\)\s*)?(?:19|20)\d\d\b|\(c\)\s*(?:19|20)\d\d\b"
@@ -25,10 +26,13 @@ APPARATUS = re.compile(
     r"|\w\.(?:py|js|json|html|toml|yaml|com|org|net)\b",
     re.MULTILINE,
 )  # in lower case
-APPARATUS_SIGNS = (
-    *("isbn", "http", "www.", "©", "copyright", "(c)", "all rights", "cookie", "javascript", "```", " --"),
-    *(".py", ".js", ".html", ".toml", ".yaml", ".com", ".org", ".net"),
-)  # one of these stands in every match, and looking for them is fast
+APPARATUS_SIGNS = ("isbn", "http", "www.", "©", "copyright", "(c)", "all rights", "cookie", "javascript", "```", " --")
+FILE_NAME = re.compile(
+    r"\.(?:py|js|html|toml|yaml|com|org|net)"
+)  # this or a sign stands in every match; both are found fast
+WORDS_AND_SPACES = bytes(  # of lower-case text: what a word is made of stays, all else is a space
+    code if chr(code) in "abcdefghijklmnopqrstuvwxyz0123456789-" else 0x20 for code in range(256)
+)
 CLEAR_TERMS = 3  # distinct later words that condemn a text ...
 CLEAR_TERMS_PER_1000_WORDS = 1.0  # ... when they are this frequent
 CLEAR_APPARATUS = 3  # marks of modern publishing that condemn a text ...
@@ -71,21 +75,36 @@ def later_terms() -> dict[str, int]:
     return terms
 
 
+@cache
+def _terms_after(last_year: int) -> frozenset[str]:
+    return frozenset(word for word, year in later_terms().items() if year > last_year)
+
+
 def evidence(text: str, last_year: int) -> Evidence:
     """Return what the text says about being later than `last_year`. A line that is repeated says it once."""
     text = "\n".join(dict.fromkeys(text.split("\n")))
-    later = {word for word, year in later_terms().items() if year > last_year}
     lowered = text.lower()
-    words = WORD.findall(lowered)
-    counts = Counter(word for word in words if word in later)
+    words = _words(lowered)
+    later = [(word, words[word]) for word in _terms_after(last_year).intersection(words)]
     years = [int(year) for year in YEAR.findall(text)]
+    may_have_apparatus = any(map(lowered.__contains__, APPARATUS_SIGNS)) or FILE_NAME.search(lowered)
     return Evidence(
-        words=len(words),
+        words=words.total(),
         years=len(years),
         later_years=sum(year > last_year for year in years),
-        later_terms=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        apparatus=len(APPARATUS.findall(lowered)) if any(sign in lowered for sign in APPARATUS_SIGNS) else 0,
+        later_terms=tuple(sorted(later, key=lambda item: (-item[1], item[0]))),
+        apparatus=len(APPARATUS.findall(lowered)) if may_have_apparatus else 0,
     )
+
+
+def _words(lowered: str) -> Counter[str]:
+    """Return how often each word stands in a text in lower case; most parts between blanks are words as they are."""
+    counts = Counter(lowered.encode("utf-8", "replace").translate(WORDS_AND_SPACES).decode("ascii").split())
+    for part in [part for part in counts if not part.isalpha()]:
+        times = counts.pop(part)
+        for word in WORD.findall(part):
+            counts[word] += times
+    return counts
 
 
 def period(document: Document, settings: CorpusSettings) -> Document | Reject:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from made_documents import document, prose
 
 from caslon.corpus.document import Document, Origin, Reject
-from caslon.corpus.period import evidence, later_terms, period
+from caslon.corpus.period import WORD, YEAR, evidence, later_terms, period
 from caslon.corpus.settings import CorpusSettings
 
 LONDON = CorpusSettings(period=(1500, 1850))
@@ -98,3 +99,24 @@ def test_two_late_years_are_enough_when_nothing_else_is_known() -> None:
     assert verdict(period(document(text), LONDON)) == "out_of_period"
     registered = replace(document(text), metadata={"time_period": (1700, 1800)})
     assert verdict(period(registered, LONDON)) == "in"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("1205689 .,/£$a\n"), max_size=30))
+def test_years_are_found_as_the_plain_pattern_finds_them(text: str) -> None:
+    plain = re.compile(r"(?<![\d.,/£$])(1[0-9]{3}|20[0-9]{2})(?![\d/]|[.,]\d)")
+    assert YEAR.findall(text) == plain.findall(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("abK é19-_.\n\x1fİ"), max_size=40))
+def test_words_are_counted_as_the_plain_pattern_finds_them(text: str) -> None:
+    assert evidence(text, 1850).words == len(WORD.findall("\n".join(dict.fromkeys(text.split("\n"))).lower()))
+
+
+@pytest.mark.parametrize(
+    "mark", ["ISBN 0", "https://a", "www.x", "© 1", "copyright 1999", "(c) 2001", "all rights reserved", "cookie policy",
+             "enable javascript", "```", "run --fast", "main.py", "example.com"],
+)  # fmt: skip
+def test_every_mark_of_modern_publishing_is_found(mark: str) -> None:
+    assert evidence(f"A text with\n{mark} in it.", 1850).apparatus == 1
