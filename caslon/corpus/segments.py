@@ -1,6 +1,7 @@
 """Documents into segments: whole paragraphs packed up to a size, longer ones cut where a sentence ends.
 
-The pieces that stay, the pieces that are too short and the separators between them cover the document exactly, once.
+The pieces that stay, the pieces that are too short and the separators between them cover the document exactly, once. With an
+overlap a segment also begins with the last sentences of the one before; its range then begins before that one's end.
 """
 
 import re
@@ -121,11 +122,12 @@ def _spaces_at(text: str, place: int, end: int) -> int:
 
 
 def pieces_of(document: Document, settings: SegmentSettings) -> list[Piece]:
-    """Return the document's pieces in order, those under the minimum included."""
+    """Return the document's pieces in order, those under the minimum included; none overlap, but there is room for it."""
     text = document.text
     if settings.unit == "document":
         return [Piece(0, len(text))] if text else []
-    maximum = settings.maximum_characters
+    maximum = settings.maximum_characters - settings.overlap_characters
+    settings = settings.model_copy(update={"maximum_characters": maximum, "overlap_characters": 0})
     packed: list[Piece] = []
     for part in _parts(document, text, maximum):
         last = packed[-1] if packed else None
@@ -184,7 +186,9 @@ def segments_of(document: Document, settings: SegmentSettings) -> Iterator[Segme
     """Yield the document's segments, and a `short_segment` reject for each piece that stayed under the minimum."""
     text, identifier = document.text, document.id
     locate = _Locator(document)
-    for number, piece in enumerate(pieces_of(document, settings)):
+    kept: Piece | None = None  # the piece before, unless it was too short
+    for number, own in enumerate(pieces_of(document, settings)):
+        piece = own
         words = text[piece.start : piece.end]
         raw_start, raw_end = locate(piece)
         if piece.characters < settings.minimum_characters and settings.unit == "packed":
@@ -199,7 +203,13 @@ def segments_of(document: Document, settings: SegmentSettings) -> Iterator[Segme
                 raw_end,
                 {"document_id": identifier, "start": piece.start, "end": piece.end},
             )
+            kept = None
             continue
+        if kept and settings.overlap_characters and settings.unit == "packed":
+            low = max(kept.start, own.start - settings.overlap_characters)
+            piece = Piece(_overlap_start(text, low, kept, own, code=document.tier == "code"), own.end)
+            words, (raw_start, raw_end) = text[piece.start : piece.end], locate(piece)
+        kept = own
         yield Segment(
             id=f"{identifier}-{number:05d}",
             text=words,
@@ -214,6 +224,16 @@ def segments_of(document: Document, settings: SegmentSettings) -> Iterator[Segme
             tier=document.tier,
             licence=document.licence,
         )
+
+
+def _overlap_start(text: str, low: int, before: Piece, piece: Piece, *, code: bool) -> int:
+    """Return the first start of a sentence (in code of a line) at or after `low`; where there is none, the piece's own."""
+    if low == before.start:
+        return low
+    places = (match.start() for match in NEWLINES.finditer(text, low, before.end)) if code else sentence_ends(text, low)
+    skip = _newlines_at if code else _spaces_at
+    place = next(iter(places), piece.start)
+    return min(place + skip(text, place, piece.start), piece.start)
 
 
 class _Locator:

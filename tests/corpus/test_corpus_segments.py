@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +127,40 @@ def test_segments_cover_any_document_exactly(parts: list[str], tier: str, maximu
     assert all(len(piece.text) <= maximum for piece in found)
     assert all(isinstance(piece, Reject) == (len(piece.text) < 40) for piece in found)
     assert pieces_of(made, chosen) == pieces_of(made, chosen)
+
+
+def test_an_overlap_repeats_the_last_sentences_of_the_segment_before() -> None:
+    made = document(prose(7, 12))
+    chosen = SegmentSettings(maximum_characters=600, minimum_characters=50, overlap_characters=200)
+    found = list(segments_of(made, chosen))
+    assert len(found) > 5
+    assert all(isinstance(segment, Segment) and len(segment.text) <= 600 for segment in found)
+    repeated = [(before, after) for before, after in pairwise(found) if after.start < before.end]  # type: ignore[union-attr]
+    assert len(repeated) >= len(found) // 2
+    for before, after in repeated:
+        shared = made.text[after.start : before.end]  # type: ignore[union-attr]
+        assert len(shared) <= 200
+        assert before.text.endswith(shared)
+        assert after.text.startswith(shared)
+        assert shared[0].isupper()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text(alphabet=st.sampled_from("ab .,;!?\n\t—é'\"0I"), max_size=300), max_size=8),
+    st.sampled_from(["general", "code"]),
+    st.integers(0, 100),
+)
+def test_segments_with_an_overlap_leave_no_gap(parts: list[str], tier: str, overlap: int) -> None:
+    made = Document(Origin("s", "p"), tuple(Block(part, 0, 1) for part in parts if part.strip()), tier=tier)
+    chosen = SegmentSettings(maximum_characters=200, minimum_characters=40, overlap_characters=overlap)
+    end, kept = 0, False
+    for number, (piece, own) in enumerate(zip(segments_of(made, chosen), pieces_of(made, chosen), strict=True)):
+        start = piece.metadata["start"] if isinstance(piece, Reject) else piece.start
+        assert not made.text[end:start].strip()
+        assert start >= end - overlap
+        assert start >= end or kept, number
+        assert len(piece.text) <= 200
+        assert piece.text == made.text[start : own.end]
+        end, kept = own.end, isinstance(piece, Segment)
+    assert not made.text[end:].strip()
