@@ -2,7 +2,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslon.corpus.lexicon import Lexicon, merged, word_counts
@@ -28,6 +28,7 @@ def test_words_are_counted_in_lower_case_with_a_modern_s_and_without_their_punct
     )
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_counting_raises_on_no_text_and_counts_only_lower_case_words(text: str) -> None:
     counts = word_counts(text)
