@@ -11,12 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# At 256 tokens, two threads and four heads of 64: 4 ms forward and back, 13 ms with torch's kernel. Memory grows with the square.
+LONGEST_WRITTEN_OUT = 512
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`(layer, queries [B, H, T, C], keys [B, K, T, C], values [B, K, T, C]) -> [B, H, T, C]`."""
 
 
 def causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return plain causal attention: every token sees itself and all before it in its row."""
+    length = queries.shape[2]
+    if length == keys.shape[2] and _pays_written_out(queries):
+        ahead = torch.full((length, length), -torch.inf, dtype=queries.dtype, device=queries.device).triu(1)
+        return _written_out(queries, keys, values, ahead)
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=_is_grouped(queries, keys))
 
 
@@ -38,12 +45,29 @@ def masked(mask: Tensor) -> Attend:
     bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
     def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        added = bias.to(queries.dtype)
+        if _pays_written_out(queries):
+            return _written_out(queries, keys, values, added)
         grouped = _is_grouped(queries, keys)
-        return F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=bias.to(queries.dtype), enable_gqa=grouped
-        )
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, enable_gqa=grouped)
 
     return attend
+
+
+def _pays_written_out(queries: Tensor) -> bool:
+    """Return whether training is faster with all scores kept: in bf16 on a CPU, where torch's kernel is slow, in short rows."""
+    is_short = queries.shape[2] <= LONGEST_WRITTEN_OUT
+    return queries.requires_grad and queries.dtype == torch.bfloat16 and queries.device.type == "cpu" and is_short
+
+
+def _written_out(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Return attention as two products around a softmax."""
+    repeats = queries.shape[1] // keys.shape[1]
+    if repeats > 1:
+        keys, values = keys.repeat_interleave(repeats, dim=1), values.repeat_interleave(repeats, dim=1)
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT + bias  # [B, H, T, T]
+    mixed: Tensor = scores.softmax(dim=-1) @ values
+    return mixed
 
 
 def attention_weights(

@@ -55,13 +55,20 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised tensor, in the dtype it came in."""
-        wide, weight = x.float(), self.weight.float()
+        """Return the normalised tensor, in the dtype that matrix products take."""
+        weight, dtype = self.weight.float(), _product_dtype(x)
         if x.device.type == "cpu" and torch.is_grad_enabled():
-            return cast(Tensor, _CpuRMSNorm.apply(wide, weight, self.eps)).to(x.dtype)  # type: ignore[no-untyped-call]
+            return cast(Tensor, _CpuRMSNorm.apply(x, weight, self.eps, dtype))  # type: ignore[no-untyped-call]
+        wide = x.float()
         if x.device.type == "cpu":  # the same arithmetic; going through autograd costs more than computing one token
-            return (wide * _inverse_size(wide, self.eps)).mul_(weight).to(x.dtype)
-        return F.rms_norm(wide, weight.shape, weight, self.eps).to(x.dtype)
+            return (wide * _inverse_size(wide, self.eps)).mul_(weight).to(dtype)
+        return F.rms_norm(wide, weight.shape, weight, self.eps).to(dtype)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype in which matrix products will take `x`: it is cast once here instead of before every product."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _inverse_size(x: Tensor, eps: float) -> Tensor:
@@ -78,22 +85,23 @@ class _CpuRMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = _inverse_size(x, eps)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        wide = x.float()
+        scale = _inverse_size(wide, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        return (wide * scale).mul_(weight).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, scale = ctx.saved_tensors
-        (gradient,) = gradients
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        narrow, weight, scale = ctx.saved_tensors
+        x, gradient = narrow.float(), gradients[0].float()
         width = x.shape[-1]
         to_x, to_weight, _ = torch.ops.aten.native_layer_norm_backward(
             gradient, x, (width,), torch.zeros_like(scale), scale, weight, None, (True, True, False)
         )
         # The layer norm's kernel subtracts this mean, because there x also moves the mean.
         mean = (gradient @ weight).unsqueeze(-1).mul_(scale).div_(width)
-        return to_x.add_(mean), to_weight, None
+        return to_x.add_(mean).to(narrow.dtype), to_weight, None, None
 
 
 def _norm(config: DecoderConfig) -> nn.Module:
@@ -135,7 +143,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     ahead = (first * cos).addcmul_(second, sin, value=-1)
     behind = (second * cos).addcmul_(first, sin)
-    return torch.cat((ahead, behind), dim=-1)
+    return torch.cat((ahead, behind), dim=-1).to(x.dtype)
 
 
 class SelfAttention(nn.Module):

@@ -46,6 +46,17 @@ def test_document_attention_equals_the_definition_and_each_document_alone():
     assert torch.allclose(mixed[:1, :, 7:], alone, atol=1e-6)
 
 
+@pytest.mark.parametrize("attend", [causal, document_attention(torch.tensor([[0] * 7 + [1] * 13] * 2))])
+def test_bf16_that_is_trained_has_the_results_and_gradients_of_float32(attend):
+    exact = [x.requires_grad_() for x in random_heads()]
+    low = [x.detach().bfloat16().requires_grad_() for x in exact]
+    way = torch.randn(2, 4, 20, 8, generator=torch.Generator().manual_seed(5))
+    outputs = [attend(0, *heads) for heads in (exact, low)]
+    gradients = [torch.autograd.grad((o * way).sum(), heads) for o, heads in zip(outputs, (exact, low), strict=True)]
+    for one, other in zip((outputs[0], *gradients[0]), (outputs[1], *gradients[1]), strict=True):
+        assert (one - other.float()).norm() < 0.02 * one.norm()
+
+
 def test_grouped_heads_equal_repeated_heads():
     queries, keys, values = random_heads(heads=6, kv_heads=2)
     repeated = causal(0, queries, keys.repeat_interleave(3, 1), values.repeat_interleave(3, 1))
