@@ -18,6 +18,7 @@ OptimizerName = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)  # arXiv:2005.14165, appendix B
 EPSILON = 1e-8
 MOMENTUM = 0.95
+EMBEDDINGS = ("embed_tokens", "embed_positions", "wte", "wpe")
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # steep at 0: five steps bring every singular value near 1
 MATCH_ADAMW_RMS = 0.2  # AdamW's updates have an RMS of 0.2 to 0.4; arXiv:2502.16982, section 2.2
@@ -28,20 +29,23 @@ class Groups:
     """Parameters by the way they are updated, each by name."""
 
     matrices: dict[str, nn.Parameter]  # Muon
-    tables: dict[str, nn.Parameter]  # embeddings and head: AdamW with weight decay, at a rate of their own
+    tables: dict[str, nn.Parameter]  # embeddings, also one that is the head: AdamW at a rate of their own
+    head: dict[str, nn.Parameter]  # a head with weights of its own, likewise
     decayed: dict[str, nn.Parameter]  # AdamW with weight decay
     free: dict[str, nn.Parameter]  # AdamW without
 
 
 def groups(named: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerName) -> Groups:
     """Sort parameters: 1-D tensors are never decayed; Muon takes 2-D tensors that are neither embedding nor head."""
-    found = Groups({}, {}, {}, {})
+    found = Groups({}, {}, {}, {}, {})
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
             found.free[name] = parameter
-        elif _is_table(name):
+        elif _is_part("lm_head", of=name):
+            found.head[name] = parameter
+        elif any(_is_part(table, of=name) for table in EMBEDDINGS):
             found.tables[name] = parameter
         elif optimizer == "muon" and parameter.ndim == 2:
             found.matrices[name] = parameter
@@ -50,18 +54,17 @@ def groups(named: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerName) 
     return found
 
 
-def _is_table(name: str) -> bool:
-    """Return whether a parameter is an embedding or the head: its rows are looked up or scored one by one."""
-    return any(part in ("embed_tokens", "embed_positions", "wte", "wpe", "lm_head") for part in name.split("."))
+def _is_part(part: str, *, of: str) -> bool:
+    return part in of.split(".")
 
 
-def orthogonalised(matrices: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
-    """Return `[K, M, N]` matrices with the same singular vectors and singular values near 1."""
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return `[K, M, N]` matrices with the same singular vectors and singular values near 1, computed in `dtype`."""
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.size(-2) > matrices.size(-1)
     wide = matrices.mT if is_tall else matrices
-    x = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
-    for _ in range(steps):
+    x = (wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)).to(dtype)
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
@@ -71,8 +74,8 @@ def orthogonalised(matrices: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor
 class _Stack:
     """All hidden matrices of one shape with their momentum `[K, M, N]`."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self.names = list(parameters)
+    def __init__(self, parameters: dict[str, nn.Parameter], kept: float, dtype: torch.dtype) -> None:
+        self.names, self.kept, self.dtype = list(parameters), kept, dtype
         self.parameters: list[Tensor] = list(parameters.values())
         first = self.parameters[0]
         self.momentum = torch.zeros((len(self.parameters), *first.shape), dtype=first.dtype, device=first.device)
@@ -80,10 +83,10 @@ class _Stack:
 
     def step(self, rate: float, weight_decay: float) -> None:
         gradients = torch.stack([_gradient(parameter) for parameter in self.parameters])
-        self.momentum.lerp_(gradients, 1.0 - MOMENTUM)
-        update = orthogonalised(gradients.lerp_(self.momentum, MOMENTUM))  # Nesterov: look one step ahead
+        self.momentum.lerp_(gradients, 1.0 - self.kept)
+        update = orthogonalised(gradients.lerp_(self.momentum, self.kept), self.dtype)  # Nesterov: look one step ahead
         torch._foreach_mul_(self.parameters, 1.0 - rate * weight_decay)
-        torch._foreach_add_(self.parameters, list(update.unbind()), alpha=-rate * self.scale)
+        torch._foreach_add_(self.parameters, list(update.float().unbind()), alpha=-rate * self.scale)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -94,25 +97,38 @@ class Optimizer:
     """Updates a model's parameters from their gradients. Its state has names, so that it fits in a safetensors file."""
 
     def __init__(
-        self, model: nn.Module, name: OptimizerName, *, weight_decay: float, table_rate_ratio: float = 1.0
+        self,
+        model: nn.Module,
+        name: OptimizerName,
+        *,
+        weight_decay: float,
+        table_rate_ratio: float = 1.0,
+        head_rate_ratio: float = 1.0,
+        momentum: float = MOMENTUM,
+        beta1: float = BETAS[0],
+        product_dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.weight_decay, self.table_rate_ratio = weight_decay, table_rate_ratio
+        self.weight_decay, self.betas = weight_decay, (beta1, BETAS[1])
+        # At their high rates decay would forget rare words between two of their gradients.
+        self._table_decay = weight_decay if name == "adamw" else 0.0
+        self._ratios = {"tables": table_rate_ratio, "head": head_rate_ratio}
         self._groups = groups(model.named_parameters(), name)
         shapes: dict[torch.Size, dict[str, nn.Parameter]] = {}
         for key, matrix in self._groups.matrices.items():
             shapes.setdefault(matrix.shape, {})[key] = matrix
-        self._stacks = [_Stack(members) for members in shapes.values()]
+        self._stacks = [_Stack(members, momentum, product_dtype) for members in shapes.values()]
         self._adamw = self._new_adamw()
 
     def _new_adamw(self) -> torch.optim.AdamW:
-        decay = self.weight_decay
+        found, decay, table_decay = self._groups, self.weight_decay, self._table_decay
         members = (
-            {"params": list(self._groups.tables.values()), "weight_decay": decay, "ratio": self.table_rate_ratio},
-            {"params": list(self._groups.decayed.values()), "weight_decay": decay, "ratio": 1.0},
-            {"params": list(self._groups.free.values()), "weight_decay": 0.0, "ratio": 1.0},
+            {"params": list(found.tables.values()), "weight_decay": table_decay, "ratio": self._ratios["tables"]},
+            {"params": list(found.head.values()), "weight_decay": table_decay, "ratio": self._ratios["head"]},
+            {"params": list(found.decayed.values()), "weight_decay": decay, "ratio": 1.0},
+            {"params": list(found.free.values()), "weight_decay": 0.0, "ratio": 1.0},
         )
         return torch.optim.AdamW(
-            [group for group in members if group["params"]], lr=0.0, betas=BETAS, eps=EPSILON, fused=True
+            [group for group in members if group["params"]], lr=0.0, betas=self.betas, eps=EPSILON, fused=True
         )
 
     @torch.no_grad()
@@ -150,4 +166,4 @@ class Optimizer:
                 stack.momentum[index] = state[f"muon.{name}.momentum"]
 
     def _adamw_parameters(self) -> dict[str, nn.Parameter]:
-        return {**self._groups.tables, **self._groups.decayed, **self._groups.free}
+        return {**self._groups.tables, **self._groups.head, **self._groups.decayed, **self._groups.free}

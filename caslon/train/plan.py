@@ -33,6 +33,9 @@ class TrainPlan:
     schedule: Schedule
     optimizer: Literal["adamw", "muon"]
     table_rate_ratio: float
+    head_rate_ratio: float
+    momentum: float
+    beta1: float
     weight_decay: float
     clip: float
     seed: int
@@ -95,6 +98,7 @@ def make_plan(
     ratio = origins.choose(
         "table_rate_ratio", optimization.table_rate_ratio, by_optimizer, f"usual with {optimization.optimizer}"
     )
+    head_ratio = origins.choose("head_rate_ratio", optimization.head_rate_ratio, ratio, "as table_rate_ratio")
     warmup = round(defaults.warmup_share * steps)
     warmup = origins.choose("warmup_steps", optimization.warmup_steps, warmup, f"{defaults.warmup_share:.0%} of steps")
     every = max(1, steps // EVALUATIONS)
@@ -121,6 +125,9 @@ def make_plan(
         schedule=schedule,
         optimizer=optimization.optimizer,
         table_rate_ratio=ratio,
+        head_rate_ratio=head_ratio,
+        momentum=optimization.momentum,
+        beta1=optimization.beta1,
         weight_decay=optimization.weight_decay,
         clip=optimization.clip,
         seed=seed,

@@ -20,9 +20,14 @@ class OptimizationSettings(Settings):
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon needs fewer steps for the same loss")
     learning_rate: float | None = Field(None, gt=0, le=1, description="at its peak")
     table_rate_ratio: float | None = Field(
-        None, gt=0, description="rate of embedding and head, as a multiple of the rate"
+        None, gt=0, description="rate of the embedding (and of the head, where they are one), as a multiple of the rate"
     )
-    weight_decay: float = Field(0.1, ge=0, le=1, description="per unit of learning rate, on matrices only")
+    head_rate_ratio: float | None = Field(None, gt=0, description="rate of a head with weights of its own, likewise")
+    momentum: float = Field(0.95, ge=0, lt=1, description="share of Muon's momentum kept at a step; less in short runs")
+    beta1: float = Field(0.9, ge=0, lt=1, description="the same of AdamW's mean gradient")
+    weight_decay: float = Field(
+        0.1, ge=0, le=1, description="per unit of learning rate, on matrices; beside Muon not on embedding and head"
+    )
     warmup_steps: int | None = Field(None, ge=0, description="steps of rising rate")
     schedule: ScheduleName = Field("cosine", description="how the rate falls")
     min_rate_ratio: float = Field(0.1, ge=0, le=1, description="the last rate as a share of the peak")

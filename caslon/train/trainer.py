@@ -105,7 +105,14 @@ class Trainer:
         self.save_model = save_model
         self.decoder = decoder.to(compute.device)
         self.optimizer = Optimizer(
-            decoder, plan.optimizer, weight_decay=plan.weight_decay, table_rate_ratio=plan.table_rate_ratio
+            decoder,
+            plan.optimizer,
+            weight_decay=plan.weight_decay,
+            table_rate_ratio=plan.table_rate_ratio,
+            head_rate_ratio=plan.head_rate_ratio,
+            momentum=plan.momentum,
+            beta1=plan.beta1,
+            product_dtype=compute.product_dtype,
         )
         self.progress = Progress(micro_batch=plan.micro_batch)
         self.last_metrics: dict[str, float] = {}

@@ -70,24 +70,35 @@ def test_one_dimensional_tensors_are_never_decayed(family: str, name: OptimizerN
     model = decoder(family, tie_word_embeddings=False)
     found = groups(model.named_parameters(), name)
     assert all(parameter.ndim == 1 for parameter in found.free.values())
-    assert {*found.matrices, *found.tables, *found.decayed, *found.free} == {key for key, _ in model.named_parameters()}
-    assert all(parameter.ndim >= 2 for parameter in (found.matrices | found.tables | found.decayed).values())
-    assert all("embed" in key or "lm_head" in key for key in found.tables)
-    assert len(found.tables) == (3 if family == "gpt2" else 2)
+    assert {*found.matrices, *found.tables, *found.head, *found.decayed, *found.free} == {
+        key for key, _ in model.named_parameters()
+    }
+    assert all(
+        parameter.ndim >= 2 for parameter in (found.matrices | found.tables | found.head | found.decayed).values()
+    )
+    assert all("embed" in key for key in found.tables)
+    assert len(found.tables) == (2 if family == "gpt2" else 1)
+    assert list(found.head) == ["lm_head.weight"]
     if name == "muon":
         assert not found.decayed
         assert all(".layers." in key for key in found.matrices)
 
 
-def test_tables_have_a_rate_of_their_own() -> None:
-    plain, faster = decoder(), decoder()
+def test_tables_and_an_untied_head_have_rates_of_their_own() -> None:
+    plain, faster = decoder(tie_word_embeddings=False), decoder(tie_word_embeddings=False)
     before = {name: value.detach().clone() for name, value in plain.named_parameters()}
-    for model, ratio in ((plain, 1.0), (faster, 4.0)):
+    for model, table, head in ((plain, 1.0, 1.0), (faster, 4.0, 0.5)):
         set_gradients(model, 0)
-        Optimizer(model, "muon", weight_decay=0.0, table_rate_ratio=ratio).step(0.01)
+        Optimizer(model, "muon", weight_decay=0.0, table_rate_ratio=table, head_rate_ratio=head).step(0.01)
     for (name, one), other in zip(plain.named_parameters(), faster.parameters(), strict=True):
         ratio = ((other - before[name]).norm() / (one - before[name]).norm()).item()
-        assert ratio == pytest.approx(4.0 if "embed" in name else 1.0, rel=1e-3)
+        assert ratio == pytest.approx(4.0 if "embed" in name else 0.5 if "lm_head" in name else 1.0, rel=1e-3)
+
+
+def test_muon_in_bf16_is_near_muon_in_float32() -> None:
+    stack = torch.randn(2, 64, 96, generator=torch.Generator().manual_seed(2))
+    exact, low = orthogonalised(stack), orthogonalised(stack, torch.bfloat16).float()
+    assert (exact - low).norm() < 0.05 * exact.norm()
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

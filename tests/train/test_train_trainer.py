@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import PLAN, documents, tiny_decoder, tiny_trainer, train
+from tiny_run import CPU_BF16, PLAN, documents, tiny_decoder, tiny_trainer, train
 
 from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError, UserError
 from caslon.folders import sha256_of_file
@@ -18,6 +18,7 @@ from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batch, PackedBatches
 from caslon.train.checkpoint import refuse_changes
 from caslon.train.objectives import LossSum, NextToken
+from caslon.train.precision import choose_compute
 
 QUICK = replace(PLAN, steps=6, eval_every=3, schedule=replace(PLAN.schedule, steps=6))
 
@@ -70,6 +71,17 @@ def test_a_run_killed_at_step_17_ends_in_the_same_bytes(whole_run: Path, tokens_
     assert digests(tmp_path, 30) == digests(whole_run, 30)
     assert repeated(tmp_path) == repeated(whole_run)
     assert any(record["kind"] == "resumed" for record in read_events(tmp_path / "events.jsonl"))
+
+
+def test_a_run_in_bf16_killed_at_step_17_ends_in_the_same_bytes(tokens_folder: Path, tmp_path: Path) -> None:
+    native = choose_compute("cpu", "auto", 1)
+    if native.precision != "bf16":
+        pytest.skip(native.reason)
+    train(tmp_path / "whole", tokens_folder, compute=CPU_BF16)
+    assert killed_run(tmp_path / "killed", tokens_folder, at=17, mode="bf16", sent="SIGKILL") == -9
+    train(tmp_path / "killed", tokens_folder, compute=CPU_BF16)
+    assert digests(tmp_path / "killed", 40) == digests(tmp_path / "whole", 40)
+    assert repeated(tmp_path / "killed") == repeated(tmp_path / "whole")
 
 
 def test_a_stopped_run_saves_and_goes_on(tokens_folder: Path, tmp_path: Path) -> None:

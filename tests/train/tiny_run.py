@@ -32,6 +32,9 @@ PLAN = TrainPlan(
     schedule=Schedule("cosine", 0.01, 40, 4, 0.001),
     optimizer="muon",
     table_rate_ratio=2.0,
+    head_rate_ratio=2.0,
+    momentum=0.95,
+    beta1=0.9,
     weight_decay=0.1,
     clip=1.0,
     seed=7,
@@ -41,6 +44,7 @@ PLAN = TrainPlan(
     keep=2,
 )
 CPU = Compute(torch.device("cpu"), "fp32", "test")
+CPU_BF16 = Compute(torch.device("cpu"), "bf16", "test")
 
 
 def tiny_decoder(tokenizer: Tokenizer, **changes: Any) -> Decoder:
@@ -66,6 +70,7 @@ def tiny_trainer(
     objective: Objective | None = None,
     windows: bool = False,
     decoder: Decoder | None = None,
+    compute: Compute = CPU,
 ) -> Trainer:
     """Return a trainer whose checkpoints lie below `folder`."""
     tokenizer = Tokenizer.load(tokens_folder)
@@ -79,7 +84,7 @@ def tiny_trainer(
         kind(documents(tokens_folder, "train"), plan.context, plan.seed),
         checkpoints=Checkpoints(folder / "checkpoints", plan.keep, events.warn),
         events=events,
-        compute=CPU,
+        compute=compute,
         save_model=lambda path, facts: save_model_folder(path, decoder, tokenizer, sidecar=facts),
         extras=Extras(
             validation=fixed_batches(held_out, plan.batch, plan.eval_batches),
@@ -107,7 +112,8 @@ def _main(folder: Path, tokens_folder: Path, kill_at: int, mode: str, sent: str)
     folder.mkdir(parents=True, exist_ok=True)
     with EventLog(folder / "events.jsonl", (end,)) as events:
         plan = replace(PLAN, save_every=5) if mode == "windows" else PLAN
-        tiny_trainer(folder, tokens_folder, events, plan=plan, windows=mode == "windows").run()
+        compute = CPU_BF16 if mode == "bf16" else CPU
+        tiny_trainer(folder, tokens_folder, events, plan=plan, windows=mode == "windows", compute=compute).run()
 
 
 if __name__ == "__main__":
