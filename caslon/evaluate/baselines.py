@@ -1,6 +1,7 @@
 """Training and test bytes to what models without a neural network make of them: the rungs a language model has to climb."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from caslon.evaluate.compressors import compressions
@@ -26,16 +27,16 @@ def baselines(
     report: Callable[[str], None] = lambda _phase: None,
 ) -> list[Baseline]:
     """Return all rungs, uniform first. `report` hears what is being computed."""
-    found = [Baseline("uniform", 8.0, None)]
-    if train:
-        report("n-gram models")
-        orders = witten_bell(train, test, ngram_orders)
-        found += [Baseline(f"{order}-gram", None, bits_per_byte(orders[order])) for order in sorted(orders)]
-    if compressors:
-        report("compressors")
-        sizes = compressions(train, test, compressors, workers=workers)
-        found += [Baseline(item.name, item.alone, item.given_train) for item in sizes]
-    return found
+    report("n-gram models and compressors")
+    with ThreadPoolExecutor(1) as beside:  # sorting, too, releases the interpreter
+        counted = beside.submit(witten_bell, train, test, ngram_orders) if train else None
+        sizes = compressions(train, test, compressors, workers=workers) if compressors else []
+        orders = counted.result() if counted else {}
+    return [
+        Baseline("uniform", 8.0, None),
+        *(Baseline(f"{order}-gram", None, bits_per_byte(orders[order])) for order in sorted(orders)),
+        *(Baseline(item.name, item.alone, item.given_train) for item in sizes),
+    ]
 
 
 def best(rungs: Sequence[Baseline]) -> Baseline:

@@ -43,6 +43,8 @@ COMPRESSORS: Mapping[str, Size] = MappingProxyType(
     }
 )
 
+SLOWEST_FIRST = ("xz -9e", "zstd -19", "gzip -9", "bzip2 -9")  # so that no worker ends long after the others
+
 
 def compressions(
     train: bytes, test: bytes, names: Sequence[str] = tuple(COMPRESSORS), *, workers: int = 2
@@ -50,7 +52,9 @@ def compressions(
     """Return the bits per test byte under each compressor. The libraries release the interpreter, so threads are enough."""
     assert test, "there is nothing to compress"
     texts = {"test": test} | ({"train": train, "both": train + test} if train else {})
-    jobs = [(name, which) for which in sorted(texts, key=lambda which: -len(texts[which])) for name in names]
+    longest_first = sorted(names, key=SLOWEST_FIRST.index)
+    jobs = [(name, which) for name in longest_first for which in texts if which != "test"]
+    jobs += [(name, "test") for name in longest_first]
     with ThreadPoolExecutor(workers) as pool:
         sizes = dict(zip(jobs, pool.map(lambda job: COMPRESSORS[job[0]](texts[job[1]]), jobs), strict=True))
     return [_compression(name, sizes, len(test)) for name in names]
