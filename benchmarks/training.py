@@ -1,10 +1,11 @@
 """How fast caslon trains, beside transformers' eager models trained the way nanoGPT trains: same shape, batch, context, machine.
 
-    python benchmarks/training.py [--rounds 7] [--steps 4] [--threads 0] [--depth 4] [--output FILE]
+    python benchmarks/training.py [--rounds 7] [--steps 4] [--threads 0] [--depth 4] [--precision fp32] [--output FILE]
 
 Trainers take turns, a few steps each, so that a noisy machine is noisy for all; the figure is the median over the rounds. Both
 families are measured. "caslon, same work" does what the peer does: AdamW, attention across documents. "caslon, as it trains" is
-what a recipe does by default: Muon, attention that stops at the borders of documents. All in float32 on a CPU.
+what a recipe does by default: Muon, attention that stops at the borders of documents. On a CPU; in bf16 the
+peer runs under torch's autocast, as nanoGPT does.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
 from caslon.train.optimizer import OptimizerName
 from caslon.train.plan import TrainPlan
-from caslon.train.precision import choose_compute
+from caslon.train.precision import Compute, choose_compute
 from caslon.train.schedule import Schedule
 from caslon.train.trainer import Trainer
 
@@ -65,12 +66,13 @@ def shape(family: Family, depth: int) -> DecoderConfig:
     return DecoderConfig.from_depth(depth, family=family, vocab_size=VOCAB_SIZE, context=CONTEXT)
 
 
-def caslon_step(config: DecoderConfig, optimizer: OptimizerName, *, mask: bool, threads: int, folder: Path) -> Step:
+def caslon_step(config: DecoderConfig, optimizer: OptimizerName, *, mask: bool, compute: Compute, folder: Path) -> Step:
     """Return one step of caslon's trainer: batch, loss, gradients, clipping, update, log."""
     plan = TrainPlan(
         steps=1_000_000, batch=BATCH, micro_batch=BATCH, context=CONTEXT,
-        schedule=Schedule("constant", 1e-3, 1_000_000), optimizer=optimizer, table_rate_ratio=1.0, weight_decay=0.1, clip=1.0,
-        seed=SEED, eval_every=1_000_000, eval_batches=1, save_every=None, keep=1,
+        schedule=Schedule("constant", 1e-3, 1_000_000), optimizer=optimizer, table_rate_ratio=1.0, head_rate_ratio=1.0,
+        momentum=0.95, beta1=0.9, weight_decay=0.1, clip=1.0, seed=SEED, eval_every=1_000_000, eval_batches=1, save_every=None,
+        keep=1,
     )  # fmt: skip
     decoder = Decoder(config)
     decoder.initialise(SEED)
@@ -81,7 +83,7 @@ def caslon_step(config: DecoderConfig, optimizer: OptimizerName, *, mask: bool, 
         PackedBatches(documents(), CONTEXT, SEED, mask),
         checkpoints=Checkpoints(folder, keep=1, warn=print),
         events=EventLog(None),
-        compute=choose_compute("cpu", "fp32", threads),
+        compute=compute,
         save_model=lambda _folder, _facts: None,
     )
     return lambda: _taken(trainer)
@@ -91,7 +93,7 @@ def _taken(trainer: Trainer) -> None:
     assert trainer._step(), "a benchmark step was skipped"
 
 
-def transformers_step(config: DecoderConfig) -> Step:
+def transformers_step(config: DecoderConfig, compute: Compute) -> Step:
     """Return one step of nanoGPT's loop around a transformers model with eager attention and torch's AdamW."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -111,8 +113,9 @@ def transformers_step(config: DecoderConfig) -> Step:
     def step() -> None:
         nonlocal done
         batch = batches.batch(done, BATCH)
-        logits = model(input_ids=batch.ids).logits
-        loss = torch.nn.functional.cross_entropy(logits.view(-1, logits.size(-1)), batch.targets.view(-1))
+        with compute.autocast():
+            logits = model(input_ids=batch.ids).logits
+            loss = torch.nn.functional.cross_entropy(logits.view(-1, logits.size(-1)), batch.targets.view(-1))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -123,7 +126,7 @@ def transformers_step(config: DecoderConfig) -> Step:
 
 
 @contextmanager
-def contenders(depth: int, threads: int) -> Iterator[list[Contender]]:
+def contenders(depth: int, compute: Compute) -> Iterator[list[Contender]]:
     """Build everything that is measured."""
     with tempfile.TemporaryDirectory() as folder:
         found = []
@@ -131,16 +134,16 @@ def contenders(depth: int, threads: int) -> Iterator[list[Contender]]:
             config = shape(family, depth)
             place = Path(folder) / family
             found += [
-                Contender(family, "transformers, eager", transformers_step(config)),
+                Contender(family, "transformers, eager", transformers_step(config, compute)),
                 Contender(
                     family,
                     "caslon, same work",
-                    caslon_step(config, "adamw", mask=False, threads=threads, folder=place / "same"),
+                    caslon_step(config, "adamw", mask=False, compute=compute, folder=place / "same"),
                 ),
                 Contender(
                     family,
                     "caslon, as it trains",
-                    caslon_step(config, "muon", mask=True, threads=threads, folder=place / "default"),
+                    caslon_step(config, "muon", mask=True, compute=compute, folder=place / "default"),
                 ),
             ]
         yield found
@@ -166,13 +169,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of each contender in a round")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training.json"))
     given = parser.parse_args()
 
     import transformers
 
-    choose_compute("cpu", "fp32", given.threads)
-    with contenders(given.depth, given.threads) as found:
+    compute = choose_compute("cpu", given.precision, given.threads)
+    with contenders(given.depth, compute) as found:
         speeds = measure(found, given.rounds, given.steps)
     rows = []
     for (family, name), values in speeds.items():
@@ -187,7 +191,7 @@ def main() -> None:
             "times_peer": median / peer,
         }
         rows.append(row)
-    print(f"depth {given.depth}, vocabulary {VOCAB_SIZE:,}, batch {BATCH} x {CONTEXT} tokens, float32, "
+    print(f"depth {given.depth}, vocabulary {VOCAB_SIZE:,}, batch {BATCH} x {CONTEXT} tokens, {compute.precision}, "
           f"{torch.get_num_threads()} threads; medians of {given.rounds} rounds of {given.steps} steps in turns")  # fmt: skip
     print("\n| family | trainer | tokens/s | range | times the peer |\n|---|---|---:|---|---:|")
     for row in rows:
@@ -197,7 +201,7 @@ def main() -> None:
             f"| {row['times_peer']:.2f} |"
         )
     result = {
-        "depth": given.depth, "vocab_size": VOCAB_SIZE, "batch": BATCH, "context_tokens": CONTEXT, "precision": "fp32",
+        "depth": given.depth, "vocab_size": VOCAB_SIZE, "batch": BATCH, "context_tokens": CONTEXT, "precision": compute.precision,
         "threads": torch.get_num_threads(), "machine": platform.machine(), "rounds": given.rounds, "steps": given.steps,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__}, "rows": rows,
     }  # fmt: skip
