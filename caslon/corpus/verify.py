@@ -12,7 +12,16 @@ from typing import Any
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.leakage import shared_values
 from caslon.corpus.phases.finishing import document_digest
-from caslon.corpus.shards import SPLITS, Segment, read_documents, read_rejects, read_segments, shard_paths, storable
+from caslon.corpus.shards import (
+    SPLITS,
+    Segment,
+    read_documents,
+    read_rejects,
+    read_segments,
+    rows_of_file,
+    shard_paths,
+    storable,
+)
 from caslon.corpus.writing import dataset_id, split_digest
 from caslon.folders import StageFolder, sha256_of_file
 
@@ -66,6 +75,7 @@ def verify(folder: Path) -> Verification:
             digests.append(split_digest(split, document.id, document_digest(storable(document.text), pieces)))
             _count_removals(document.removals, removed)
     rejected = _rejected(folder, removed)
+    removed.subtract(_removed_by_readers(folder))
     found.rejects = sum(count for count, _ in rejected.values())
     found.problems += [f"short segments of a document that is not there: {identifier}" for identifier in short]
     if dataset_id(digests) != totals["dataset_id"]:
@@ -132,6 +142,16 @@ def _cuts(document: Document, segments: list[Segment], short: list[tuple[int, in
 def _count_removals(removals: Iterable[Any], removed: Counter[str]) -> None:
     for removal in removals:
         removed[REMOVING_STEPS[removal.code]] += removal.characters
+
+
+def _removed_by_readers(folder: Path) -> Counter[str]:
+    """Return what the readers took out of all documents, under the steps that usually do; it is no step's doing."""
+    removed: Counter[str] = Counter()
+    for path in shard_paths(folder, "read"):
+        for row in rows_of_file(path, ["removals"]):
+            for removal in json.loads(row["removals"]):
+                removed[REMOVING_STEPS[removal["code"]]] += removal["characters"]
+    return removed
 
 
 def _rejected(folder: Path, removed: Counter[str]) -> dict[str, tuple[int, int]]:

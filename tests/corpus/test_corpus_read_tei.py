@@ -268,3 +268,9 @@ def _check_session(documents: list[Document], trials: int) -> None:
     assert kinds.count("frontMatter") == 1
     assert len({document.origin.record for document in documents}) == len(documents)
     assert not re.findall(r"\s[,.;:!?]", "\n".join(document.text for document in documents))
+
+
+def test_no_two_documents_of_a_file_have_one_id(make_raw) -> None:
+    found = list(read(make_raw(SESSION.replace('id="f1"', 'id="t1"'))))
+    assert [item.origin.record for item in found if isinstance(item, Document)] == ["t1", "t1~2", "t2"]
+    assert len({item.id for item in found}) == len(found)

@@ -4,6 +4,7 @@ The type is decided by content, the bytes are decoded once, and the reader of th
 their range of characters in the decoded text (for XML and HTML that is the source with its tags).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -39,8 +40,21 @@ STREAMED = {"parquet": "parquet:parquet_text"}  # read piece by piece; the whole
 
 
 def read(raw: RawFile, settings: ReadSettings | None = None) -> Iterator[Document | Reject]:
-    """Yield the documents of a raw file and a reject for every part that gives none."""
-    settings = settings or ReadSettings()
+    """Yield the documents of a raw file and a reject for every part that gives none; no two have the same record.
+
+    Files repeat ids: a session of the Old Bailey may give its front matter the id of a trial. The second is marked `~2`.
+    """
+    seen: Counter[str] = Counter()
+    for item in _found(raw, settings or ReadSettings()):
+        record = item.origin.record
+        seen[record] += 1
+        if seen[record] == 1:
+            yield item
+        else:
+            yield replace(item, origin=replace(item.origin, record=f"{record}~{seen[record]}"))
+
+
+def _found(raw: RawFile, settings: ReadSettings) -> Iterator[Document | Reject]:
     for code, reason in raw.problems:
         yield _reject(raw, code, reason, settings, record=code if raw.bytes else "")
     if raw.problems and not raw.bytes:
