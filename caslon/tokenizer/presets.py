@@ -121,7 +121,7 @@ def _sentencepiece(texts: Iterable[str], vocab_size: int, min_frequency: int) ->
     parsed = json.loads(library.to_str())
     model = parsed["model"]
     first = len(special.SPECIAL_TOKENS)
-    never = [[entry, NEVER_CHOSEN] for entry in bytes_]  # reached by fallback alone, not by a text that spells one
+    never = [[entry, NEVER_CHOSEN] for entry in bytes_]  # reached by fallback, hardly by a text that spells one
     model["vocab"] = [*model["vocab"][:first], *never, *model["vocab"][first:]]
     model["byte_fallback"] = True
     return tokenizers.Tokenizer.from_str(json.dumps(parsed))
