@@ -8,11 +8,12 @@ Every change is kept with its place, so that `without_ocr_edits` gives the text 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations, pairwise, product
 
 from caslon.corpus.document import Document
+from caslon.corpus.edit_map import Edit, applied, undone
 from caslon.corpus.lexicon import SPELLING, Lexicon
 
 CONFUSIONS = {
@@ -40,20 +41,6 @@ PLAIN_SHARE = 0.02  # ... this share does
 CACHED_TOKENS = 400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A change inside a token: where it begins, what stood there, what stands there now."""
-
-    offset: int
-    before: str
-    after: str
-
-    @property
-    def of_a_digit(self) -> bool:
-        """Whether a digit was read in a word."""
-        return DIGIT.search(self.before) is not None
-
-
 def repair_ocr(document: Document, lexicon: Lexicon, *, apply: bool) -> Document:
     """Return the document with its misread words put right, or, without `apply`, only counted.
 
@@ -69,12 +56,12 @@ def repair_ocr(document: Document, lexicon: Lexicon, *, apply: bool) -> Document
     if not apply:
         return replace(document, metadata=metadata)
     if not _is_machine_read(document, found):
-        found = {number: [edit for edit in edits if edit.of_a_digit] for number, edits in found.items()}
+        found = {number: [edit for edit in edits if DIGIT.search(edit.before)] for number, edits in found.items()}
     rows = [[number, edit.offset, edit.before, edit.after] for number, edits in found.items() for edit in edits]
     if not rows:
         return replace(document, metadata=metadata)
     blocks = tuple(
-        replace(block, text=_edited(block.text, found[number])) if found.get(number) else block
+        replace(block, text=applied(block.text, found[number])) if found.get(number) else block
         for number, block in enumerate(document.blocks)
     )
     return replace(document, blocks=blocks, metadata={**metadata, "ocr_edits": rows})
@@ -82,20 +69,15 @@ def repair_ocr(document: Document, lexicon: Lexicon, *, apply: bool) -> Document
 
 def without_ocr_edits(document: Document) -> Document:
     """Return the document as it was before `repair_ocr` changed it; its blocks must be the ones that were repaired."""
-    texts = [block.text for block in document.blocks]
-    for number, offset, before, after in document.metadata.get("ocr_edits", ()):  # earlier ones are undone by then
-        texts[number] = texts[number][:offset] + before + texts[number][offset + len(after) :]
-    blocks = tuple(replace(block, text=text) for block, text in zip(document.blocks, texts, strict=True))
+    edits: dict[int, list[Edit]] = {}
+    for number, *edit in document.metadata.get("ocr_edits", ()):
+        edits.setdefault(number, []).append(Edit(*edit))
+    blocks = tuple(
+        replace(block, text=undone(block.text, edits[number])) if number in edits else block
+        for number, block in enumerate(document.blocks)
+    )
     metadata = {key: value for key, value in document.metadata.items() if key != "ocr_edits"}
     return replace(document, blocks=blocks, metadata=metadata)
-
-
-def _edited(text: str, edits: list[Edit]) -> str:
-    parts, position = [], 0
-    for edit in edits:
-        parts += [text[position : edit.offset], edit.after]
-        position = edit.offset + len(edit.before)
-    return "".join([*parts, text[position:]])
 
 
 def _suspects(document: Document, judge: "_Judge") -> dict[int, list[Edit]]:

@@ -2,8 +2,8 @@
 
 Order: line ends, mojibake (only where errors become fewer), control characters, NFC, hyphens that only a line's end put there,
 the long s, spaces, over-long lines. Applying it twice changes nothing more. Code keeps every byte but line ends, NUL and the
-byte order mark. What was changed is counted in `metadata["repairs"]`; blocks keep their ranges in the raw text, from which the
-same steps give the same text again (replay.py). Most blocks of clean prose are plain: one look tells so.
+byte order mark. What was changed is counted in `metadata["repairs"]`; blocks keep their ranges in the raw text, and edit_map.py
+gives the exact changes between both whenever somebody asks. Most blocks of clean prose are plain: one look tells so.
 """
 
 import re

@@ -101,14 +101,14 @@ def test_two_late_years_are_enough_when_nothing_else_is_known() -> None:
     assert verdict(period(registered, LONDON)) == "in"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(st.sampled_from("1205689 .,/£$a\n"), max_size=30))
 def test_years_are_found_as_the_plain_pattern_finds_them(text: str) -> None:
     plain = re.compile(r"(?<![\d.,/£$])(1[0-9]{3}|20[0-9]{2})(?![\d/]|[.,]\d)")
     assert YEAR.findall(text) == plain.findall(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(st.sampled_from("abK é19-_.\n\x1fİ"), max_size=40))
 def test_words_are_counted_as_the_plain_pattern_finds_them(text: str) -> None:
     assert evidence(text, 1850).words == len(WORD.findall("\n".join(dict.fromkeys(text.split("\n"))).lower()))

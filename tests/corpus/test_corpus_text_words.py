@@ -31,7 +31,7 @@ def test_a_meaningful_word_has_more_than_two_letters_and_nothing_else(word: str,
     assert is_meaningful(word) is expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.one_of(TEXTS, FEW_WORDS.map(" ".join)))
 def test_sums_over_distinct_words_are_what_whole_texts_give(text: str) -> None:
     words = TextWords(text)
