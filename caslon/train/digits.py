@@ -28,9 +28,9 @@ from caslon.tokenizer.train import TrainingSettings, train_tokenizer
 from caslon.train.batches import Batch, random_order
 from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
-from caslon.train.plan import TrainPlan
+from caslon.train.plan import Defaults, TrainPlan, make_plan
 from caslon.train.precision import Compute, choose_compute
-from caslon.train.schedule import Schedule
+from caslon.train.settings import OptimizationSettings, UpkeepSettings
 from caslon.train.trainer import Trainer
 
 MODES = ("none", "single", "groups3", "groups3_right")
@@ -274,23 +274,27 @@ def small_decoder(settings: DigitsSettings, vocab_size: int, seed: int) -> Decod
 
 
 def _plan(settings: DigitsSettings, seed: int) -> TrainPlan:
-    steps, peak = settings.steps, settings.learning_rate
-    return TrainPlan(
-        steps=steps,
+    optimization = OptimizationSettings(
+        steps=settings.steps,
         batch=settings.batch,
-        micro_batch=settings.batch,
         context=LONGEST_PROBLEM,
-        schedule=Schedule("cosine", peak, steps, max(1, steps // 20) if steps > 1 else 0, peak / 20),
         optimizer="muon",
-        table_rate_ratio=4.0,
+        learning_rate=settings.learning_rate,
         weight_decay=0.01,
-        clip=1.0,
-        seed=seed,
-        eval_every=steps,
-        eval_batches=1,
-        save_every=None,
-        keep=1,
+        min_rate_ratio=0.05,
     )
+    upkeep = UpkeepSettings(eval_every=settings.steps, keep=1)
+    defaults = Defaults(
+        context=LONGEST_PROBLEM,
+        batch=settings.batch,
+        learning_rate=settings.learning_rate,
+        steps=lambda _: settings.steps,
+        steps_why="the experiment's",
+        why="the experiment's",
+        warmup_share=0.05,
+    )
+    plan, _ = make_plan(optimization, upkeep, defaults, seed=seed)
+    return plan
 
 
 @torch.no_grad()
