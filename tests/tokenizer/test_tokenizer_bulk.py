@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from caslon.tokenizer import bulk, ranks
 from caslon.tokenizer.bulk import BulkEncoder
 from caslon.tokenizer.examine import HARD_TEXTS, random_texts
+from caslon.tokenizer.lexicon import load_lexicon
 from caslon.tokenizer.patterns import LLAMA3
 from caslon.tokenizer.tokenizer import Tokenizer
-from caslon.tokenizer.train import train_tokenizer
+from caslon.tokenizer.train import TrainingSettings, train_tokenizer
 
 tiktoken = pytest.importorskip("tiktoken", reason="tiktoken (extra `tokenizer`) is not installed")
 
@@ -147,3 +148,24 @@ def test_long_runs_are_left_to_the_library_and_take_no_time(tokenizer: Tokenizer
         ids = encoder.encode(text)
         assert time.process_time() - began < 10
         assert tokenizer.decode(ids.tolist()) == text
+
+
+@pytest.mark.parametrize("digits", ["none", "single", "groups3"])
+def test_a_trained_tokenizer_with_a_lexicon_can_be_encoded_by_ranks(training_texts: list[str], digits: str) -> None:
+    """Guaranteed words are merges added after the learned ones, which the proof must cover too."""
+    settings = TrainingSettings(vocab_size=3_000, digits=digits, lexicon=load_lexicon("london"))
+    tokenizer = train_tokenizer(training_texts, settings=settings)
+    encoder = ranks.ranked_encoder(tokenizer)
+    assert encoder is not None
+    for text in [*training_texts, *HARD_TEXTS, "Thou hast thy coachman at Westminster 1834"]:
+        if encoder.takes(text):
+            assert encoder.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "unigram"])
+def test_other_algorithms_are_left_to_the_library(training_texts: list[str], algorithm: str) -> None:
+    tokenizer = train_tokenizer(training_texts, settings=TrainingSettings(vocab_size=900, algorithm=algorithm))
+    encoder = BulkEncoder(tokenizer)
+    assert not encoder.use_ranks()
+    for text in [*training_texts[:10], *HARD_TEXTS]:
+        assert encoder.encode(text).tolist() == tokenizer.encode(text)
