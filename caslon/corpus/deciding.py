@@ -5,6 +5,7 @@ bounded size, so memory grows by some hundred bytes a document and by nothing el
 """
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,9 +102,9 @@ def _index(judged: DocumentColumns, entries: Iterable[SourceEntry], settings: Co
     near = settings.near_duplicates
     priority_of = {entry.id: PRIORITIES[entry.priority] for entry in entries}
     width = near.permutations if near.enabled else 0
-    signatures = np.lib.format.open_memmap(
-        judged.work / "signatures.npy", mode="w+", dtype=np.uint32, shape=(count, width)
-    )
+    path = judged.work / "signatures.npy"
+    signatures = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=(count, width))
+    _reserve(path)
     exact = np.empty((count, 2), dtype=np.uint64)
     for number, (key, packed) in enumerate(zip(judged.column("exact"), judged.column("signature"), strict=True)):
         exact[number] = np.frombuffer(key[:16], dtype="<u8")
@@ -116,6 +117,13 @@ def _index(judged: DocumentColumns, entries: Iterable[SourceEntry], settings: Co
         exact=exact,
         signatures=signatures,
     )
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a sparse file now: once it is mapped, a full disk would be a crash and no error."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 # --- sources that are too large ----------------------------------------------------------------------------------------
@@ -269,7 +277,6 @@ def split_documents(
     segments: DocumentColumns,
     copies: Copies,
     settings: CorpusSettings,
-    seed: int,
 ) -> Splits:
     """Return every document's split. Groups that share a text or a segment, or hold like documents, stay together."""
     keys = np.fromiter(judged.column("group_key"), dtype=np.uint64, count=len(judged))
@@ -282,7 +289,8 @@ def split_documents(
     by_likeness = _join_alike(judged, copies, kept, keys, groups, settings)
     joined = [groups.find(int(key)) for key in keys[kept]]
     sizes = Counter(joined)
-    chosen = split_groups(sorted(sizes), settings.split, seed)
+    position_of = dict(zip(keys.tolist(), judged.column("group_position"), strict=True))
+    chosen = split_groups({group: position_of[group] for group in sorted(sizes)}, settings.split)
     of_document = np.full(len(judged), NO_SPLIT, dtype=np.uint8)
     of_document[kept] = [SPLITS.index(chosen[group]) for group in joined]
     return Splits(

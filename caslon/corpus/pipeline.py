@@ -211,7 +211,7 @@ class _Builder:
         path = self.folder / LEXICON_FILE
         lexicon.save(path)
         formulaic = frozenset(entry.id for entry in self.entries if entry.formulaic)
-        task = JudgeTask(self.settings, self.work, self.base, path, sha256_of_file(path), formulaic)
+        task = JudgeTask(self.settings, self.seed, self.work, self.base, path, sha256_of_file(path), formulaic)
         return self._phase(JUDGE_PHASE, workers, partial(judge_batch, task=task), read, len(read))
 
     def _lexicon(self, read: Sequence[Summary]) -> Lexicon:
@@ -249,7 +249,7 @@ class _Builder:
     def _split(self, judged: DocumentColumns, copies: Copies, done: list[Summary]) -> Splits:
         finished = DocumentColumns(self.work, FINISH_PHASE, done)
         segments = DocumentColumns(self.work, FINISH_PHASE, done, "segments")
-        splits = split_documents(judged, finished, segments, copies, self.settings, self.seed)
+        splits = split_documents(judged, finished, segments, copies, self.settings)
         self.totals.groups = splits.groups
         self.totals.joined = {
             "copies": splits.joined_by_copies,

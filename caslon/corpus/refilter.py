@@ -37,6 +37,7 @@ def read_key(entries: Sequence[SourceEntry], settings: CorpusSettings, base: Pat
             "version": READ_VERSION,
             "settings": {name: values[name] for name in READ_SETTINGS},
             "forget": forget,
+            "file_bytes": settings.collect.max_file_bytes,
             "raw": sorted((path.name, sha256_of_file(path)) for path in source_paths(entries, store)),
         }
     )

@@ -5,7 +5,7 @@ one work, court session or duplicate cluster never stand on both sides.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from caslon.corpus.shards import SPLITS
 from caslon.errors import UserError
@@ -16,19 +16,18 @@ def group_key(group: str) -> int:
     return int.from_bytes(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def group_position(group: int, seed: int) -> float:
-    """Return the group's place in [0, 1), spread evenly and fixed for ever by its key and the seed."""
-    digest = hashlib.sha256(f"{seed}\0{group:016x}".encode()).digest()
+def group_position(group: str, seed: int) -> float:
+    """Return the group's place in [0, 1), spread evenly and fixed for ever by its name and the seed."""
+    digest = hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def split_groups(groups: Iterable[int], shares: tuple[float, float, float], seed: int) -> dict[int, str]:
-    """Return each group's split. `UserError` when there are fewer groups than splits that want one.
+def split_groups(positions: Mapping[int, float], shares: tuple[float, float, float]) -> dict[int, str]:
+    """Return each group's split from its place. `UserError` when there are fewer groups than splits that want one.
 
     In a small corpus a split may stay empty by chance; then it gets the group whose place is nearest to it, taken from the
     split that has the most.
     """
-    positions = {group: group_position(group, seed) for group in groups}
     wanted = [split for split, share in zip(SPLITS, shares, strict=True) if share > 0]
     if len(positions) < len(wanted):
         raise UserError(
@@ -51,7 +50,9 @@ def _split_at(position: float, shares: tuple[float, float, float]) -> str:
     return next(split for split, share in zip(reversed(SPLITS), reversed(shares), strict=True) if share > 0)
 
 
-def _fill(split: str, chosen: dict[int, str], positions: dict[int, float], shares: tuple[float, float, float]) -> None:
+def _fill(
+    split: str, chosen: dict[int, str], positions: Mapping[int, float], shares: tuple[float, float, float]
+) -> None:
     if split in chosen.values():
         return
     number = SPLITS.index(split)

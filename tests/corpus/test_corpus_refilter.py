@@ -24,7 +24,7 @@ def settings_of(texts: Path, **values: object) -> CorpusSettings:
 def built(texts: Path, folder: Path, earlier: tuple[Path, ...] = (), **values: object) -> Path:
     folder.mkdir(parents=True)
     settings = settings_of(texts, **values)
-    build(load_sources(str(texts), texts), settings, 1, folder, EventLog(None), texts, earlier)
+    build(load_sources(str(texts), texts), settings, 1, folder, EventLog(None), texts, earlier=earlier)
     remove_work(folder)
     return folder
 

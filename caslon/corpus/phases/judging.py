@@ -22,7 +22,7 @@ from caslon.corpus.phases.reading import PHASE as READ_PHASE
 from caslon.corpus.phases.reading import PLACED_DOCUMENTS, PLACED_REJECTS
 from caslon.corpus.settings import CorpusSettings
 from caslon.corpus.shards import document_of_row, document_row, reject_row, rows_of_file
-from caslon.corpus.split import group_key
+from caslon.corpus.split import group_key, group_position
 from caslon.corpus.steps import Step, StepCounts, through
 from caslon.corpus.work import Summary, digest_of_parts, finish, finished, rows_path
 
@@ -37,6 +37,7 @@ JUDGED_DOCUMENTS = pa.schema(
         ("lines", pa.list_(pa.uint64())),
         ("paragraphs", pa.list_(pa.uint64())),
         ("group_key", pa.uint64()),
+        ("group_position", pa.float64()),
     ]
 )
 
@@ -46,6 +47,7 @@ class JudgeTask:
     """What phase 2 needs besides the number and digest of a batch that was read."""
 
     settings: CorpusSettings
+    seed: int
     work: Path
     base: Path
     lexicon: Path
@@ -124,6 +126,7 @@ def _judged_row(document: Document, task: JudgeTask, counts: dict[str, StepCount
         "lines": line_hashes(document, repeats) if looked_at else [],
         "paragraphs": paragraph_hashes(document, repeats) if looked_at else [],
         "group_key": group_key(group),
+        "group_position": group_position(group, task.seed),
     }
 
 
