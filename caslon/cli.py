@@ -12,7 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from caslon import __version__
-from caslon.commands import corpus, corpus_chat, corpus_collect, corpus_sources, models, recipes, results, tokenizer
+from caslon.commands import (
+    corpus,
+    corpus_chat,
+    corpus_collect,
+    corpus_inspect,
+    corpus_sources,
+    models,
+    recipes,
+    results,
+    tokenizer,
+    tokenizer_compare,
+    tokenizer_use,
+)
 from caslon.commands.output import group, say
 from caslon.errors import CaslonError, Stopped, UserError
 
@@ -29,10 +41,12 @@ app.add_typer(recipes.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
 app.add_typer(corpus.app, name="corpus")
+corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)
 corpus.app.add_typer(corpus_sources.app, name="sources")
 corpus.app.add_typer(corpus_chat.app, name="chat")
-app.add_typer(tokenizer.app, name="tokenizer")
+TOKENIZER_TOPICS = (tokenizer, tokenizer_use, tokenizer_compare)  # each adds its commands to one group
+app.add_typer(TOKENIZER_TOPICS[0].app, name="tokenizer")
 
 
 def main() -> None:

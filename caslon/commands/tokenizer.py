@@ -1,4 +1,4 @@
-"""Commands that use a tokenizer: inspect, encode, decode, count. `train` and `test` stand in a module of their own."""
+"""Commands about tokenizers: encode and decode; train and test, inspect and count, compare and import have modules of their own."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from caslon.commands import tokenizer_train
-from caslon.commands.output import JsonOption, group, print_json, print_table, say
+from caslon.commands.output import JsonOption, group, print_json, say
 from caslon.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,28 +45,6 @@ def decode(
     print_json({"text": text}) if as_json else sys.stdout.write(text)
 
 
-@app.command()
-def count(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
-    """Count the tokens of a text, or of a conversation given as a JSON list of messages."""
-    given, tokenizer = _given(text), _tokenizer(folder)
-    messages = _messages(given)
-    ids = tokenizer.encode(given) if messages is None else tokenizer.encode_chat(messages).ids
-    found = {"tokens": len(ids), "characters": len(given), "bytes": len(given.encode())}
-    print_json(found) if as_json else say(str(found["tokens"]))
-
-
-@app.command()
-def inspect(folder: FolderArgument, text: TextArgument = "-", as_json: JsonOption = False) -> None:
-    """Show how a text is cut: every token with its id, its bytes and its place."""
-    from caslon.tokenizer.inspect import pieces
-
-    found = pieces(_tokenizer(folder), _given(text))
-    if as_json:
-        print_json([piece.to_json() for piece in found])
-        return
-    print_table(("id", "text", "bytes"), [(piece.id, piece.shown, piece.bytes.hex(" ")) for piece in found])
-
-
 def _tokenizer(folder: Path) -> "Tokenizer":
     from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -75,13 +53,3 @@ def _tokenizer(folder: Path) -> "Tokenizer":
 
 def _given(text: str) -> str:
     return sys.stdin.read() if text == "-" else text
-
-
-def _messages(text: str) -> list[dict[str, str]] | None:
-    if not text.lstrip().startswith("[{"):
-        return None
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return found if isinstance(found, list) else None
