@@ -6,7 +6,7 @@ from typing import Any
 from caslon.corpus.chat.record import Row, first_question
 from caslon.corpus.dedup import Groups
 from caslon.corpus.shards import SPLITS
-from caslon.corpus.split import group_key, split_groups
+from caslon.corpus.split import group_key, group_position, split_groups
 
 CONVERSATION_FIELDS = ("conversation", "conversation_id", "group", "thread_id")  # of `extra`
 
@@ -18,12 +18,14 @@ def split_rows(rows: Iterable[Row], shares: tuple[float, float, float], seed: in
     """
     groups = Groups()
     placed = []
+    positions: dict[int, float] = {}
     for row in rows:
+        positions |= {group_key(name): group_position(name, seed) for name in _names(row)}
         names = [group_key(name) for name in _names(row)]
         for other in names[1:]:
             groups.join(names[0], other)
         placed.append((row, names[0]))
-    splits = split_groups({groups.find(name) for _, name in placed}, shares, seed)
+    splits = split_groups({groups.find(name): positions[groups.find(name)] for _, name in placed}, shares)
     divided: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row, name in placed:
         divided[splits[groups.find(name)]].append(row)
