@@ -1,4 +1,4 @@
-"""Commands about tokenizers: encode and decode. Training, testing, inspecting, counting and comparing have modules of their own."""
+"""Commands about tokenizers: encode and decode. Training, inspecting, counting and comparing have modules of their own."""
 
 import json
 import sys
