@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from caslon.corpus.dedup import shingles, words_of
-from caslon.corpus.shards import SPLITS, shard_paths
+from caslon.corpus.dedup import distinct, shingles, stand_in, words_of
+from caslon.corpus.shards import SPLITS, rows_of_file, shard_paths
 from caslon.corpus.workers import Workers
 from caslon.errors import CaslonError
 from caslon.observe.events import EventLog
@@ -63,15 +64,16 @@ class Leakage:
 
 def leakage(folder: Path, workers: Workers, events: EventLog) -> Leakage:
     """Return what the splits of a written corpus share."""
-    held_out = [text for split in SPLITS[1:] for text in _texts(folder, split)]
-    step = max(len(held_out) // HELD_OUT_SEGMENTS, 1)
-    runs = [_runs(text) for text in held_out[::step]]
+    held_out = SPLITS[1:]
+    step = max(sum(_rows(folder, split) for split in held_out) // HELD_OUT_SEGMENTS, 1)
+    texts = chain.from_iterable(_column(folder, "segments", split, "text") for split in held_out)
+    runs = [_runs(text) for text in islice(texts, None, None, step)]
     shared = _shared_with_train(folder, runs, workers, events)
     return Leakage(
         shared_groups=shared_values(folder, "documents", "group"),
         shared_segments=shared_values(folder, "segments", "text"),
         held_out_segments=len(runs),
-        with_shared_runs=sum(bool(_in(run, shared).any()) for run in runs),
+        with_shared_runs=sum(bool(stand_in(run, shared).any()) for run in runs),
     )
 
 
@@ -84,19 +86,11 @@ def _shared_with_train(folder: Path, runs: Sequence[Hashes], workers: Workers, e
     events.progress("check the splits", 0, len(parts), "parts")
     with tempfile.TemporaryDirectory(dir=folder) as place:
         wanted = Path(place) / "runs.npy"  # read by all workers from one place in memory
-        np.save(wanted, np.unique(np.concatenate(runs)))
+        np.save(wanted, distinct(np.concatenate(runs)))
         for done, part in enumerate(workers.in_order(partial(_shared_runs, wanted=wanted), parts), 1):
             found.append(part)
             events.progress("check the splits", done, len(parts), "parts")
-    return np.unique(np.concatenate(found))
-
-
-def _in(values: Hashes, among: Hashes) -> "NDArray[np.bool_]":
-    """Return which values stand in a sorted array. Quicker than numpy's `isin`, which sorts both together."""
-    if not len(among):
-        return np.zeros(len(values), dtype=np.bool_)
-    places = np.minimum(np.searchsorted(among, values), len(among) - 1)
-    return np.asarray(among[places] == values, dtype=np.bool_)
+    return distinct(np.concatenate(found))
 
 
 def _runs(text: str) -> Hashes:
@@ -109,7 +103,7 @@ def _shared_runs(part: RowGroup, wanted: Path) -> Hashes:
     with pq.ParquetFile(path) as file:
         texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"].to_pylist()
     runs = shingles(words_of("\n".join(texts)), RUN_WORDS)
-    return runs[_in(runs, np.load(wanted, mmap_mode="r"))]
+    return runs[stand_in(runs, np.load(wanted, mmap_mode="r"))]
 
 
 def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:
@@ -118,22 +112,21 @@ def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:
             yield from ((path, group) for group in range(file.num_row_groups))
 
 
-def _texts(folder: Path, split: str) -> Iterator[str]:
-    yield from _column(folder, "segments", split, "text")
+def _rows(folder: Path, split: str) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in shard_paths(folder, "segments", split))
 
 
 def _column(folder: Path, kind: str, split: str, name: str) -> Iterator[Any]:
+    """Yield the values of a column with those of one row group in memory."""
     for path in shard_paths(folder, kind, split):
-        yield from pq.read_table(path, columns=[name], use_threads=False)[name].to_pylist()
+        yield from (row[name] for row in rows_of_file(path, [name]))
 
 
 def shared_values(folder: Path, kind: str, name: str) -> int:
-    """Return how many values of a column stand in two splits."""
-    seen: dict[int, int] = {}
-    shared = set()
-    for code, split in enumerate(SPLITS):
-        for value in _column(folder, kind, split, name):
-            key = hash(value)
-            if seen.setdefault(key, code) != code:
-                shared.add(key)
-    return len(shared)
+    """Return how many values of a column stand in two splits. Eight bytes of memory are used for each row."""
+    parts = [
+        distinct(np.fromiter(map(hash, _column(folder, kind, split, name)), dtype=np.int64).view(np.uint64))
+        for split in SPLITS
+    ]
+    ordered = np.sort(np.concatenate(parts))
+    return len(distinct(ordered[1:][ordered[1:] == ordered[:-1]]))

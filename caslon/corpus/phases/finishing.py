@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from caslon.corpus.boilerplate import without_repeats
+from caslon.corpus.dedup import stand_in
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.filters import reject
 from caslon.corpus.phases.judging import PHASE as JUDGE_PHASE
@@ -147,7 +148,7 @@ def _repeats(
     row: Mapping[str, Any], lines: np.ndarray[Any, np.dtype[np.uint64]] | None, paragraphs: tuple[int, ...]
 ) -> tuple[frozenset[int], frozenset[int]]:
     own = np.array(row["lines"], dtype=np.uint64)
-    repeated = own[np.isin(own, lines)] if lines is not None and len(own) else own[:0]
+    repeated = own[stand_in(own, lines)] if lines is not None and len(own) else own[:0]
     return frozenset(repeated.tolist()), frozenset(paragraphs)
 
 
