@@ -213,11 +213,26 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        drop_earlier_thinking: bool = False,
+        context: int | None = None,
     ) -> "EncodedChat":
         """Return the ids of a conversation in this tokenizer's template (see `caslon.tokenizer.chat`)."""
         from caslon.tokenizer.chat import encode_chat
 
-        return encode_chat(self, messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return encode_chat(
+            self,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            drop_earlier_thinking=drop_earlier_thinking,
+            context=context,
+        )
+
+    def count(self, what: "str | Sequence[Message]", *, tools: Sequence[Mapping[str, Any]] | None = None) -> int:
+        """Return how many tokens a model would get for a text, or for a conversation with the opening of its answer."""
+        if isinstance(what, str):
+            return len(self.encode(what))
+        return len(self.encode_chat(what, add_generation_prompt=True, tools=tools).ids)
 
     @cached_property
     def special_role_tokens(self) -> dict[str, str]:

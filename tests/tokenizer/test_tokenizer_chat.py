@@ -383,3 +383,11 @@ def test_what_is_recorded_is_what_transformers_renders(form: str) -> None:
                 **NAMES,
             )
             assert texts[0] == row[key]
+
+
+def test_counts_are_those_of_what_a_model_gets(tokenizer: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "Who goes there?"}]
+    assert tokenizer.count("Who goes there?") == len(tokenizer.encode("Who goes there?"))
+    assert tokenizer.count(messages) == len(tokenizer.encode_chat(messages, add_generation_prompt=True).ids)
+    with pytest.raises(UserError, match="the context 4"):
+        tokenizer.encode_chat(messages, context=4)
