@@ -21,15 +21,16 @@ MAX_LINE_CHARACTERS = 2_000
 MAX_PASSES = 8
 INDENTED_TYPES = ("python", "markdown")  # whose prose holds examples in which indentation has a meaning
 
-LINE_ENDS = re.compile(r"\r\n|[\r\x0b\x0c\u2028\u2029]")
+LINE_ENDS = re.compile(r"[\r\x0b\x0c\u2028\u2029](?:(?<=\r)\n)?")  # begins with a set, so that the search can leap
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\u200b\u2060\ufffe\uffff]")
 CODE_LINE_ENDS = re.compile(r"\r\n?")
 CODE_CONTROLS = re.compile(r"[\x00\ufeff]")
 JOINED = re.compile(r"(?<=\w)[\u00ad∣]\s*(?=\w)|(?<=[a-z])¬\n\s*(?=[a-z])")
 CUT_WORD = re.compile(r"(?<![\w'’])([^\W\d_]+)-\n[ \t]*([^\W\d_]+)(?![\w-])")
+HYPHENS = ("\u00ad", "∣", "¬")
 SOFT_HYPHENS = re.compile(r"\u00ad")
 SPACES = re.compile(r"[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
-WIDE_SPACES = re.compile(r"[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]|  ")
+WIDE_SPACES = re.compile(r"[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 BREAKS = re.compile(r"\n{3,}")
 LONG_S = str.maketrans(
     {"ſ": "s", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
@@ -158,8 +159,9 @@ def _letters(text: str, long_s: LongS, counts: Counter[str]) -> str:
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
         counts["composed_blocks"] += 1
-    text = _counted(JOINED, "", text, "joined_words", counts)
-    text = _counted(SOFT_HYPHENS, "", text, "soft_hyphens", counts)
+    if any(map(text.__contains__, HYPHENS)):
+        text = _counted(JOINED, "", text, "joined_words", counts)
+        text = _counted(SOFT_HYPHENS, "", text, "soft_hyphens", counts)
     if long_s == "modern":
         found = len(LONG_S_LETTERS.findall(text))
         if found:
@@ -171,7 +173,7 @@ def _letters(text: str, long_s: LongS, counts: Counter[str]) -> str:
 def _spaced(text: str, indented: bool, counts: Counter[str]) -> str:
     before = text
     lines = text.split("\n")
-    if WIDE_SPACES.search(text):
+    if "  " in text or WIDE_SPACES.search(text):
         lines = [_spaced_line(line, indented) for line in lines]
     lines = [line.rstrip() if indented else line.strip() for line in lines]
     text = BREAKS.sub("\n\n", "\n".join(lines)).strip("\n")

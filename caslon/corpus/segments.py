@@ -33,6 +33,7 @@ FIRST_CHARACTER = re.compile(r"\S")
 CLAUSE_END = re.compile(r"[;:,—–][\"'”’)\]]*\s+")
 SPACE = re.compile(r"\s+")
 NEWLINES = re.compile(r"\n+")
+CUT_LOOK_BACK = 400
 LOOK_BACK = 24  # characters before a full stop that may be an abbreviation
 
 
@@ -93,9 +94,10 @@ def cut(text: str, piece: Piece, maximum: int, *, code: bool = False) -> list[Pi
 
 def _cut_place(text: str, start: int, limit: int) -> int:
     """Return the last good place after `start` and at or before `limit`."""
-    places = list(sentence_ends(text, start, limit + 1))
-    if places:
-        return places[-1]
+    for low in (max(start, limit - CUT_LOOK_BACK), start):  # the last end mostly stands near
+        places = list(sentence_ends(text, low, limit + 1))
+        if places:
+            return places[-1]
     for pattern in (CLAUSE_END, SPACE):
         found = list(pattern.finditer(text, start + 1, limit + 1))
         if found:
