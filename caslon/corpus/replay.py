@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from caslon.corpus.boilerplate import LINE_CODE, PARAGRAPH_CODE, repeat_key
-from caslon.corpus.collect import RawFile, Store, raw_files
+from caslon.corpus.collect import Limits, RawFile, Store, raw_files
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.lexicon import Lexicon
 from caslon.corpus.phases.finishing import last_steps
@@ -46,7 +46,8 @@ def replay_segments(
     steps = steps_of(settings, Lexicon.load(folder / LEXICON_FILE), base)
     problems: list[str] = []
     sources = {document.origin.source for document in documents.values()}
-    for raw in raw_files((entry for entry in entries if entry.id in sources), store):
+    limits = Limits(file_bytes=settings.collect.max_file_bytes)
+    for raw in raw_files((entry for entry in entries if entry.id in sources), store, limits):
         for document in by_raw.pop((raw.source, raw.path, raw.member), []):
             made = remade(document, raw, settings, {"repair": partial(repair, long_s=settings.long_s), **steps})
             problems += _differences(document, made, wanted[document.id], settings)

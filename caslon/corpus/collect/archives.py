@@ -159,14 +159,13 @@ class _Reader:
     ) -> Iterator[RawFile]:
         limits = self._limits
         problem = problem or _fill(stream, buffer, limits.single_bytes + 1)
-        if problem or len(buffer) <= limits.single_bytes:
-            yield self._raw(member, bytes(buffer), *([problem] if problem else []))
-            return
-        records = parts.records_of(bytes(buffer[:HEAD_BYTES]), PurePosixPath(member or self._name).name)
-        if records is None:
-            problem = _fill(stream, buffer, limits.file_bytes + 1)
-            if len(buffer) > limits.file_bytes:
+        records = None
+        if problem is None and len(buffer) > min(limits.single_bytes, limits.file_bytes):
+            records = parts.records_of(bytes(buffer[:HEAD_BYTES]), PurePosixPath(member or self._name).name)
+            problem = _fill(stream, buffer, limits.file_bytes + 1) if records is None else None
+            if records is None and len(buffer) > limits.file_bytes:
                 buffer, problem = bytearray(), ("too_large", f"the limit is {limits.file_bytes:,} bytes")
+        if records is None or len(buffer) <= limits.single_bytes:
             yield self._raw(member, bytes(buffer), *([problem] if problem else []))
             return
         last = 0
