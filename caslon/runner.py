@@ -4,13 +4,15 @@ A stage's key is the digest of its kind, version, seed, the settings that change
 outside files it reads. A finished folder with the same key is never done again; one with another key is set aside, not deleted.
 """
 
+import errno
 import json
 import platform
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from caslon import __version__
-from caslon.errors import UserError
+from caslon.errors import StorageError, UserError
 from caslon.folders import (
     MANIFEST,
     PARTIAL,
@@ -170,7 +172,8 @@ def _do(
     with EventLog(partial / "events.jsonl", tuple(listeners)) as events:
         events.emit(Started(table.name))
         context = StageContext(table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd())
-        totals = table.module.run(context)
+        with _full_disk_told(partial):
+            totals = table.module.run(context)
         seconds = round(time.monotonic() - begun, 1)
         events.emit(Finished(seconds))
     files = content_files(partial)
@@ -195,6 +198,21 @@ def _do(
         command=command,
     )
     return complete(partial, run_folder / table.name, manifest, run_folder / SUPERSEDED)
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn the system's word for a full disk, wherever a stage met it, into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageError(
+            f"cannot write: {error.strerror}",
+            where=str(folder),
+            fix="free some disk space; the same command goes on from here",
+        ) from error
 
 
 def _source_digests(table: StageTable) -> dict[str, str]:
