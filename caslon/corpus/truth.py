@@ -1,8 +1,9 @@
 """What an inventory says of its files beside what became of them: recall and precision of the filters, file by file.
 
 Only inventories know the truth: a file's role (train, duplicate, negative), of what it is a copy, its language, whether it is of
-the period. A file counts as kept when at least half of its characters were. A duplicate is caught when it or the text it repeats
-left; where the copy stayed and the listed text left, the pair is resolved all the same and the loss is shown as an exchange.
+the period. A file counts as kept when at least half of its characters were. A duplicate is caught when it left, or the text it
+repeats left for it; where the copy stayed and the listed text left, the pair is resolved all the same and the loss is shown as
+an exchange.
 """
 
 from collections import Counter
@@ -153,7 +154,10 @@ def _is_caught_copy(file: _File, files: Mapping[str, _File]) -> bool:
         return True
     original = str(file.facts.get("duplicate_of") or "")
     of = [other for name, other in files.items() if original and _is_original(name, original) and other is not file]
-    return any(not other.is_kept and other.code in DUPLICATE_CODES for other in of)
+    return any(
+        not other.is_kept and other.code in DUPLICATE_CODES and any(stays is file for stays in _copies(other, files))
+        for other in of
+    )
 
 
 def _is_original(name: str, original: str) -> bool:
