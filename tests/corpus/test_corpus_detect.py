@@ -4,7 +4,7 @@ import zipfile
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslon.corpus.detect import DecodeFailed, decode, detect
@@ -45,12 +45,76 @@ def zip_of(*names: str) -> bytes:
         (b"#!/usr/bin/env python3\nprint(1)\n", "tool", "python"),
         (b"# Title\n\n- one\n- two\n", "a.md", "markdown"),
         (b'{"text": "x"}\n{"text": "y"}\n', "a.jsonl", "jsonl"),
+        (b'{"text": "x"}\nbroken\n{"text": "y"}\n', "rows.txt", "jsonl"),
+        (b'{"text": "x"}\n', "a.jsonl", "jsonl"),
+        (b'{"text": "x"}\n', "a", "json"),
+        (b'[\n {"text": "x"},\n {"text": "y"}\n]', "a.txt", "json"),
+        (b'[{"text": "' + b"long " * 20_000 + b'"}]', "a", "json"),
+        (b"[12] Some prose, and then more of it.\n", "a.json", "text"),
+        (b'[{"type": "message", "user": "U1", "ts": "1600000000.000100", "text": "x"}]', "a.json", "slack"),
+        (b"id,name,year\n1,Anna,1700\n2,Ben,1701\n3,Carl,1702\n4,Dora,1703\n", "a.txt", "csv"),
+        (b"id\ttext\n1\tone\n2\ttwo\n", "a.tsv", "csv"),
+        (
+            b"Smith, John, and others\nBrown, Peter, and Mary\nGreen, Ann, and Tom\nLee, Bob, his man\nFox, Tim, x\n",
+            "a",
+            "text",
+        ),
+        (b"He said, and went.\n\nShe stayed.", "prose.csv", "text"),
+        (b"# Title\n\nSee [this](https://x.org).\n\n```\ncode\n```\n\n## More\n\nwords\n", "a.txt", "markdown"),
+        (b"PAR1" + bytes(20) + b"PAR1", "a", "parquet"),
+        (b"\xfd7zXZ\x00xxxx", "a", "xz"),
+        (b"\x28\xb5\x2f\xfdxxxx", "a.txt", "zstd"),
+        (zip_of("users.json", "channels.json", "general/1.json"), "a.zip", "slack"),
         ("Çà et là, l'été à Paris".encode(), "été-Köln.txt", "text"),
         (b"plain words", "", "text"),
     ],
 )
 def test_content_decides(data: bytes, name: str, kind: str) -> None:
     assert detect(data, name).kind == kind
+
+
+GO = b'package main\n\nimport (\n\t"fmt"\n)\n\nfunc main() {\n\tx := 1\n\tfmt.Println(x)\n}\n'
+RUST = b"use std::io;\n\npub fn f(x: &str) -> u8 {\n    let y = x.len();\n    match y {\n        _ => 1,\n    }\n}\n"
+JAVA = b"package a.b;\nimport java.util.*;\n\npublic class A {\n    @Override\n    public int f() {\n        return;\n    }\n}\n"
+SHELL = b'#!/bin/sh\nset -e\nfor f in *; do\n  echo "$f"\ndone\n'
+C = b"#include <stdio.h>\n\nint main(void)\n{\n\tint x = 0;\n\tif (x) {\n\t\treturn 1;\n\t}\n\treturn 0;\n}\n"
+SCRIPT = b"const a = require('a');\n\nfunction f(x) {\n  if (x) {\n    return a.b;\n  }\n}\nmodule.exports = f;\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "language"),
+    [
+        (GO, "a.go", "go"), (GO, "unnamed", "go"), (RUST, "a.rs", "rust"), (RUST, "a.txt", "rust"), (JAVA, "A.java", "java"),
+        (JAVA, "x", "java"), (SHELL, "tool", "shell"), (C, "a.c", "c"), (C, "a", "c"), (SCRIPT, "a.js", "javascript"),
+        (b"SELECT a FROM b;\nINSERT INTO c VALUES (1);\nDROP TABLE d;\n-- end =\n", "a.sql", "sql"),
+        (b".a { color: red; }\n.b {\n  margin: 0;\n}\n", "a.css", "css"),
+        (b"key: 1\nlist:\n  - a_b\n  - c_d = 1\n", "a.yml", "yaml"),
+    ],
+)  # fmt: skip
+def test_source_code_and_its_language(data: bytes, name: str, language: str) -> None:
+    detected = detect(data, name)
+    assert (detected.kind, detected.language) == ("code", language)
+
+
+@pytest.mark.parametrize("name", ["verse.c", "verse.js", "verse", "verse.sql"])
+def test_verse_is_no_code_whatever_it_is_called(name: str) -> None:
+    verse = b"Long have I watched;\nfor thee, my love,\n(while others slept)\nreturn, return;\nvoid is the night,\n" * 9
+    assert detect(verse, name).kind == "text"
+
+
+def test_real_texts_are_neither_code_nor_tables(real_data) -> None:
+    import tarfile
+
+    for name in ("ecco-tcp-txt.tar.bz2", "londonlives-petitions.tar.bz2"):
+        path = real_data / "london" / name
+        if not path.is_file():
+            pytest.skip(f"{name} is not here")
+        with tarfile.open(path) as archive:
+            for count, info in enumerate(archive):
+                if info.isfile():
+                    assert detect(archive.extractfile(info).read(), info.name).kind == "text", info.name
+                if count == 300:
+                    break
 
 
 def test_a_clash_of_name_and_content_is_told() -> None:
@@ -92,6 +156,7 @@ def test_few_damaged_bytes_are_counted_and_many_are_refused() -> None:
         decode(b"".join(good[at : at + 9] + b"\x07\xff\x01" for at in range(0, 4000, 9)))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(["a.txt", "a.xml", "a.py", "", "a.html"]))
 def test_detection_never_raises(data: bytes, name: str) -> None:
     detected = detect(data, name)
@@ -100,6 +165,7 @@ def test_detection_never_raises(data: bytes, name: str) -> None:
         assert isinstance(decode(data).text, str)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_utf8_comes_back_whole(text: str) -> None:
     data = text.encode("utf-8", errors="ignore")

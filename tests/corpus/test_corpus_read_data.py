@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslon.corpus.collect import RawFile
@@ -141,6 +141,7 @@ def test_code_keeps_its_form(make_raw) -> None:
     assert document.text == source
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(max_size=5), st.booleans())
 def test_places_in_json(text: str, before: str, ascii_only: bool) -> None:
     raw = json.dumps({"x": before, "text": text}, ensure_ascii=ascii_only)
@@ -151,6 +152,7 @@ def test_places_in_json(text: str, before: str, ascii_only: bool) -> None:
             assert json.loads(f'"{raw[found(index) : found(index + 1)]}"') == text[index]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cs"])))
 def test_places_in_csv(text: str) -> None:
     file = io.StringIO()
@@ -161,6 +163,7 @@ def test_places_in_csv(text: str) -> None:
         assert file.getvalue()[found(index) : found(index + 1)].replace('""', '"') == text[index]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=8), st.integers())
 def test_no_row_is_lost(rows: list[tuple[str, str]], seed: int) -> None:
     lines = [json.dumps({"a": a, "text": b}) for a, b in rows]
