@@ -85,7 +85,7 @@ def steps_of(settings: CorpusSettings, lexicon: Lexicon, base: Path) -> Mapping[
     steps: dict[str, Step] = {}
     if settings.ocr_repair != "off":
         steps["ocr"] = partial(_ocr, lexicon=lexicon, always=settings.ocr_repair == "apply")
-    steps["language"] = partial(language, settings=settings)
+    steps["language"] = partial(language, settings=settings, detector=settings.language_detector)
     steps["period"] = partial(period, settings=settings)
     steps["quality"] = partial(quality, settings=settings)
     if settings.decontaminate:
