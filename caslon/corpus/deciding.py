@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def find_copies(judged: DocumentColumns, entries: Iterable[SourceEntry], setting
             np.array([] if number in duplicates else sketch, dtype=np.uint64)
             for number, sketch in enumerate(judged.column("sketch"))
         ]
-        sizes = np.fromiter(judged.column("shingles"), dtype=np.int64, count=len(judged))
+        sizes = judged.numbers("shingles", np.int64)
         contained = contained_documents(sketches, sizes, ranks, reader, near.contained)
         duplicates = {**_that_stay(duplicates, contained), **contained}
     return Copies(index, duplicates, ranks)
@@ -101,6 +102,7 @@ def _index(judged: DocumentColumns, entries: Iterable[SourceEntry], settings: Co
     count = len(judged)
     near = settings.near_duplicates
     priority_of = {entry.id: PRIORITIES[entry.priority] for entry in entries}
+    sources, source_of = judged.codes("source")
     width = near.permutations if near.enabled else 0
     path = judged.work / "signatures.npy"
     signatures = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=(count, width))
@@ -112,8 +114,8 @@ def _index(judged: DocumentColumns, entries: Iterable[SourceEntry], settings: Co
             signatures[number] = np.frombuffer(packed, dtype="<u4")
     return Index(
         ids=np.fromiter((int(identifier, 16) for identifier in judged.column("id")), dtype=np.uint64, count=count),
-        priorities=np.fromiter((priority_of[name] for name in judged.column("source")), dtype=np.uint8, count=count),
-        scores=np.fromiter(judged.column("score"), dtype=np.float64, count=count),
+        priorities=np.array([priority_of[name] for name in sources], dtype=np.uint8)[source_of],
+        scores=judged.numbers("score", np.float64),
         exact=exact,
         signatures=signatures,
     )
@@ -134,25 +136,35 @@ def surplus(judged: DocumentColumns, gone: Iterable[int], max_share: float) -> t
 
     Which of a source's documents go follows from their ids. When there are too few sources the limit is ignored.
     """
-    sizes = np.fromiter(judged.column("characters"), dtype=np.int64, count=len(judged))
+    sizes = judged.numbers("characters", np.int64)
     sizes[list(gone)] = 0
-    sources = list(judged.column("source"))
-    totals: Counter[str] = Counter()
-    for source, size in zip(sources, sizes.tolist(), strict=True):
-        totals[source] += size
+    names, sources = judged.codes("source")
+    totals = {name: int(sizes[sources == code].sum()) for code, name in enumerate(names)}
     present = {source: size for source, size in totals.items() if size}
     if not present or len(present) * max_share < 1:
         return set(), f"max_share = {max_share:g} cannot be met by {len(present)} sources and is ignored"
     allowed = _allowed(present, max_share)
-    ids = list(judged.column("id"))
-    kept: Counter[str] = Counter()
+    over = np.array([allowed.get(name, 0) < totals[name] for name in names], dtype=np.bool_)[sources]
+    keys = _keys_of_ids(judged, over)
+    kept: Counter[int] = Counter()
     aside = set()
-    for number in sorted(range(len(judged)), key=lambda place: sha256(ids[place].encode()).digest()):
-        source, size = sources[number], int(sizes[number])
-        if size and kept[source] + size > allowed[source]:
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    for number in order[over[order] & (sizes[order] > 0)].tolist():
+        source, size = int(sources[number]), int(sizes[number])
+        if kept[source] + size > allowed[names[source]]:
             aside.add(number)
-        kept[source] += size if number not in aside else 0
+        else:
+            kept[source] += size
     return aside, ""
+
+
+def _keys_of_ids(judged: DocumentColumns, wanted: NDArray[np.bool_]) -> Hashes:
+    """Return half of the SHA-256 of the wanted documents' ids as two numbers `[N, 2]`; zeros for the others."""
+    keys = np.zeros((len(judged), 2), dtype=np.uint64)
+    for number, identifier in enumerate(judged.column("id")):
+        if wanted[number]:
+            keys[number] = np.frombuffer(sha256(identifier.encode()).digest()[:16], dtype=">u8")
+    return keys
 
 
 def _allowed(totals: Mapping[str, int], max_share: float) -> dict[str, float]:
@@ -172,14 +184,14 @@ def _allowed(totals: Mapping[str, int], max_share: float) -> dict[str, float]:
 
 def repeated_lines(judged: DocumentColumns, gone: set[int], minimum: int) -> dict[str, Hashes]:
     """Return, by source, the sorted hashes of lines that stand in `minimum` or more of its documents."""
-    names, codes = np.unique(np.array(list(judged.column("source")), dtype=object), return_inverse=True)
+    names, codes = judged.codes("source")
     found: dict[str, list[Hashes]] = {}
     for hashes, numbers in _portions(judged, "lines", gone):
         sources = codes[numbers]
-        for code in np.unique(sources):
+        for code in np.flatnonzero(np.bincount(sources)):
             values, counts = np.unique(hashes[sources == code], return_counts=True)
             if len(repeated := values[counts >= minimum]):
-                found.setdefault(str(names[code]), []).append(repeated)
+                found.setdefault(names[code], []).append(repeated)
     return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
 
 
@@ -211,11 +223,13 @@ def _portions(judged: DocumentColumns, name: str, gone: set[int]) -> Iterator[tu
     leaving = np.zeros(len(judged), dtype=bool)
     leaving[list(gone)] = True
     for portion in range(portions):
-        parts = [_hashes(start, table, name) for start, table in judged.tables(name)]
-        hashes = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.uint64)])
-        numbers = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int64)])
-        wanted = ~leaving[numbers] & (hashes % np.uint64(portions) == portion)
-        yield hashes[wanted], numbers[wanted]
+        hashes, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for start, table in judged.tables(name):
+            values, of_document = _hashes(start, table, name)
+            wanted = ~leaving[of_document] & (values % np.uint64(portions) == portion)
+            hashes.append(values[wanted])
+            numbers.append(of_document[wanted])
+        yield np.concatenate(hashes), np.concatenate(numbers)
 
 
 def _hashes(start: int, table: Any, name: str) -> tuple[Hashes, Numbers]:
@@ -236,23 +250,43 @@ def decisions(
     settings: CorpusSettings,
 ) -> Iterator[Decision]:
     """Yield what was decided for each batch, in order."""
-    gone = {number: _gone_for(judged, duplicate) for number, duplicate in copies.duplicates.items()}
-    for number in aside:
-        reason = f"its source would be more than {settings.max_share:.0%} of the corpus"
-        gone[number] = Gone("source_surplus", reason)
+    named = _names_of(judged, {duplicate.kept for duplicate in copies.duplicates.values()})
+    surplus_reason = f"its source would be more than {settings.max_share:.0%} of the corpus"
+
+    def gone(number: int) -> Gone | None:
+        if number in aside:
+            return Gone("source_surplus", surplus_reason)
+        duplicate = copies.duplicates.get(number)
+        return _gone_for(duplicate, *named[duplicate.kept]) if duplicate else None
+
     for start, end, summary in zip(judged.starts, judged.starts[1:], judged.summaries, strict=False):
         inside = range(start, end)
         yield Decision(
             summary.number,
             summary.digest,
-            {number - start: gone[number] for number in inside if number in gone},
+            {number - start: found for number in inside if (found := gone(number))},
             {number - start: paragraphs[number] for number in inside if number in paragraphs},
         )
 
 
-def _gone_for(judged: DocumentColumns, duplicate: Duplicate) -> Gone:
-    kept = judged.value(duplicate.kept, "id")
-    address = Origin("", *(judged.value(duplicate.kept, name) for name in ("path", "member", "record"))).address
+def _names_of(judged: DocumentColumns, numbers: set[int]) -> dict[int, tuple[str, str]]:
+    """Return id and address of some documents, in one pass over the batches that hold them."""
+    ordered = sorted(numbers)
+    found = {}
+    position = 0
+    for (start, end), summary in zip(pairwise(judged.starts), judged.summaries, strict=True):
+        inside = position
+        while position < len(ordered) and ordered[position] < end:
+            position += 1
+        if inside < position:
+            table = judged.table(summary.number, "id", "path", "member", "record")
+            places = [number - start for number in ordered[inside:position]]
+            for number, row in zip(ordered[inside:position], table.take(places).to_pylist(), strict=True):
+                found[number] = row["id"], Origin("", row["path"], row["member"], row["record"]).address
+    return found
+
+
+def _gone_for(duplicate: Duplicate, kept: str, address: str) -> Gone:
     evidence = {
         "kept": kept,
         "kept_address": address,
@@ -279,7 +313,7 @@ def split_documents(
     settings: CorpusSettings,
 ) -> Splits:
     """Return every document's split. Groups that share a text or a segment, or hold like documents, stay together."""
-    keys = np.fromiter(judged.column("group_key"), dtype=np.uint64, count=len(judged))
+    keys = judged.numbers("group_key", np.uint64)
     kept = _kept_numbers(judged, finished)
     groups = Groups()
     for number, duplicate in copies.duplicates.items():
@@ -312,17 +346,30 @@ def _kept_numbers(judged: DocumentColumns, finished: DocumentColumns) -> Numbers
 
 
 def _join_equal_segments(judged: DocumentColumns, segments: DocumentColumns, keys: Hashes, groups: Groups) -> int:
-    texts, numbers = [], []
+    total = sum(len(table) for _, table in segments.tables("order"))
+    portions = np.uint64(total // HASHES_AT_A_TIME + 1)
+    return sum(
+        _joined(groups, keys, first, second)
+        for portion in range(int(portions))
+        for first, second in _equal_segments(judged, segments, portions, np.uint64(portion))
+    )
+
+
+def _equal_segments(
+    judged: DocumentColumns, segments: DocumentColumns, portions: np.uint64, portion: np.uint64
+) -> Iterator[tuple[int, int]]:
+    """Yield the documents of each two equal segments whose hash falls into a portion of all hashes."""
+    texts, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     for place, (_, table) in enumerate(segments.tables("text_key", "order")):
-        texts.append(table["text_key"].to_numpy())
-        numbers.append(judged.starts[place] + table["order"].to_numpy())
-    if not texts:
-        return 0
-    text, number = np.concatenate(texts), np.concatenate(numbers).astype(np.int64)
+        keys = table["text_key"].to_numpy()
+        wanted = keys % portions == portion
+        texts.append(keys[wanted])
+        numbers.append(judged.starts[place] + table["order"].to_numpy()[wanted])
+    text, number = np.concatenate(texts), np.concatenate(numbers)
     order = np.argsort(text, kind="stable")
     text, number = text[order], number[order]
     again = np.flatnonzero(text[1:] == text[:-1])
-    return sum(_joined(groups, keys, int(number[place]), int(number[place + 1])) for place in again)
+    yield from zip(number[again].tolist(), number[again + 1].tolist(), strict=True)
 
 
 def _join_alike(

@@ -363,3 +363,11 @@ class Groups:
             self._parent[group] = root
             group = above
         return root
+
+    def roots(self, groups: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return the joined group of each of many groups."""
+        members = np.sort(np.fromiter(self._parent, dtype=np.uint64, count=len(self._parent)))
+        found = groups.copy()
+        for place in np.flatnonzero(stand_in(groups, members)):
+            found[place] = self.find(int(groups[place]))
+        return found

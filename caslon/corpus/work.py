@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from caslon.corpus.shards import ROW_GROUP_BYTES
 from caslon.corpus.steps import StepCounts
@@ -25,6 +27,7 @@ from caslon.folders import write_atomic
 
 CACHED_COLUMNS = 4
 Rows = Sequence[Mapping[str, Any]]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,26 @@ class DocumentColumns:
         for summary in self.summaries:
             yield from self._values(summary.number, name)
 
+    def numbers(self, name: str, kind: type[Number]) -> NDArray[Number]:
+        """Return a column of numbers of all documents in order."""
+        parts = [table[name].to_numpy().astype(kind, copy=False) for _, table in self.tables(name)]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
+
+    def codes(self, name: str) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the distinct values of a column of names, sorted, and for every document which of them it has."""
+        parts = [table[name].combine_chunks().dictionary_encode() for _, table in self.tables(name)]
+        names = sorted({value for part in parts for value in part.dictionary.to_pylist()})
+        place = {value: number for number, value in enumerate(names)}
+        codes = np.zeros(len(self), dtype=np.int64)
+        for start, part in zip(self.starts, parts, strict=False):
+            of_part = np.array([place[value] for value in part.dictionary.to_pylist()], dtype=np.int64)
+            codes[start : start + len(part)] = of_part[part.indices.to_numpy()] if len(part) else 0
+        return names, codes
+
     def tables(self, *names: str) -> Iterator[tuple[int, pa.Table]]:
         """Yield, batch by batch, the number of its first document and a table of the named columns."""
         for start, summary in zip(self.starts, self.summaries, strict=False):
-            yield start, self._table(summary.number, names)
+            yield start, self.table(summary.number, *names)
 
     def value(self, number: int, name: str) -> Any:
         """Return one value of a document by its number, with the batches used last held in memory."""
@@ -151,9 +170,10 @@ class DocumentColumns:
         self._held.move_to_end(key)
         return self._held[key][number - self.starts[place]]
 
-    def _table(self, batch: int, names: Sequence[str]) -> pa.Table:
+    def table(self, batch: int, *names: str) -> pa.Table:
+        """Return the named columns of one batch."""
         path = rows_path(self.work, self.phase, batch, self.kind)
         return pq.read_table(path, columns=list(names), use_threads=False)
 
     def _values(self, batch: int, name: str) -> list[Any]:
-        return list(self._table(batch, [name])[name].to_pylist())
+        return list(self.table(batch, name)[name].to_pylist())

@@ -37,7 +37,7 @@ class Written:
     characters: Counter[str] = field(default_factory=Counter)
     text_bytes: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
-    digests: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)  # those of a batch's documents in one
 
     @property
     def dataset_id(self) -> str:
@@ -46,8 +46,8 @@ class Written:
 
 
 def dataset_id(digests: list[bytes]) -> str:
-    """Return the digest of a corpus from those of its documents (`split_digest`), in any order."""
-    return sha256(b"".join(sorted(digests))).hexdigest()
+    """Return the digest of a corpus from those of its documents (`split_digest`), in any order and joined in any way."""
+    return sha256(np.sort(np.frombuffer(b"".join(digests), dtype="S32")).tobytes()).hexdigest()
 
 
 def split_digest(split: str, identifier: str, digest: bytes) -> bytes:
@@ -100,8 +100,8 @@ class CorpusWriter:
         self.written.documents[split] += len(rows)
         self.written.characters[split] += pc.sum(rows["characters"]).as_py() or 0
         self.written.text_bytes[split] += pc.sum(pc.binary_length(rows["text"])).as_py() or 0
-        for identifier, digest in zip(rows["id"].to_pylist(), rows["digest"].to_pylist(), strict=True):
-            self.written.digests.append(split_digest(split, identifier, digest))
+        documents = zip(rows["id"].to_pylist(), rows["digest"].to_pylist(), strict=True)
+        self.written.digests.append(b"".join(split_digest(split, *document) for document in documents))
 
     def _ordered(self, rows: pa.Table) -> pa.Table:
         """Return rows with the place in their batch turned into the place among everything that was read."""
