@@ -1,7 +1,8 @@
 """The same function over many tasks in several processes, with results in the order of the tasks.
 
 The processes are this machine's (`local`) or those of a Ray cluster (`ray`), which may stand on several machines that share a
-file system. Local processes end by themselves when their parent is killed, so that nothing is left behind.
+file system. Local processes end by themselves when their parent is killed, so that nothing is left behind. A cluster that is
+started here listens on the loopback address only, without dashboard and without usage reports.
 """
 
 import multiprocessing
@@ -10,16 +11,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from caslon.errors import UserError
+from caslon.errors import CaslonError, UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_WAITING_PER_WORKER = 2  # bounds what lies in memory
 RAY_RETRIES = 20  # of a task whose machine is lost
+LOOPBACK = "127.0.0.1"
+CODE = Path(__file__).parents[2]  # where the workers of a cluster find this very package
 
 
 def available_cores() -> int:
@@ -29,6 +34,8 @@ def available_cores() -> int:
 
 class _Pending(Protocol):
     def result(self) -> Any: ...
+
+    def cancel(self) -> Any: ...
 
 
 class Workers:
@@ -54,12 +61,22 @@ class Workers:
             return
         pool = self._started()
         waiting: deque[_Pending] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(function, task))
-            while len(waiting) >= self.count * (1 + TASKS_WAITING_PER_WORKER):
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                while len(waiting) >= self.count * (1 + TASKS_WAITING_PER_WORKER):
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise CaslonError(
+                "a worker process was killed, most likely because memory ran out",
+                where=f"workers = {self.count}",
+                fix="use fewer workers and run again: what is finished is not done again",
+            ) from error
+        finally:
+            for pending in waiting:
+                pending.cancel()
 
     def _started(self) -> "ProcessPoolExecutor | _RayPool":
         if self._pool is None:
@@ -99,6 +116,7 @@ class _RayPool:
     """
 
     def __init__(self, count: int) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when ray is imported and by the processes it starts
         try:
             import ray
         except ModuleNotFoundError:
@@ -108,11 +126,7 @@ class _RayPool:
         self._ray = ray
         self._own = not ray.is_initialized()
         if self._own:
-            address = os.environ.get("RAY_ADDRESS")
-            options: dict[str, Any] = (
-                {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
-            )
-            ray.init(log_to_driver=False, configure_logging=False, **options)
+            ray.init(log_to_driver=False, configure_logging=False, **_cluster(count))
         self._call = ray.remote(max_retries=RAY_RETRIES)(_call)
 
     def submit(self, function: Callable[[Any], Any], task: Any) -> "_RayResult":
@@ -124,6 +138,20 @@ class _RayPool:
             self._ray.shutdown()
 
 
+def _cluster(count: int) -> dict[str, Any]:
+    """Return how `ray.init` joins the cluster of RAY_ADDRESS, or starts one that only this machine can reach."""
+    places = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}}
+    if address := os.environ.get("RAY_ADDRESS"):
+        return {"address": address, "runtime_env": environment}
+    return {
+        "num_cpus": count,
+        "include_dashboard": False,
+        "_node_ip_address": LOOPBACK,
+        "runtime_env": environment,
+    }
+
+
 class _RayResult:
     def __init__(self, ray: Any, reference: Any) -> None:
         self._ray, self._reference = ray, reference
@@ -133,6 +161,9 @@ class _RayResult:
             return self._ray.get(self._reference)
         except self._ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from error
+
+    def cancel(self) -> None:
+        self._ray.cancel(self._reference)
 
 
 def _call(function: Callable[[Any], Any], task: Any) -> Any:
