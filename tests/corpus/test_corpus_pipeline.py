@@ -197,7 +197,7 @@ def test_a_document_that_breaks_a_step_is_a_reject_with_the_place(
 ) -> None:
     texts = folder_of_texts(tmp_path / "texts")
 
-    def broken(document: Document, settings: CorpusSettings) -> Document | Reject:
+    def broken(document: Document, settings: CorpusSettings, detector: str) -> Document | Reject:
         if document.origin.path == "good-05.txt":
             raise ZeroDivisionError("a text no one thought of")
         return document
