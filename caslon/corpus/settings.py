@@ -122,7 +122,9 @@ class CorpusSettings(Settings):
     commercial_use: bool = Field(False, description="leave out what its licence keeps from commercial use")
     maximum_files: int = Field(0, ge=0, description="read at most this many raw files of each source; 0: all")
     languages: tuple[str, ...] = Field(("en",), description="ISO 639-1 codes that are wanted; none: no language filter")
-    language_detector: Literal["py3langid", "lingua"] = Field("py3langid", description="lingua needs the extra `lingua`")
+    language_detector: Literal["py3langid", "lingua"] = Field(
+        "py3langid", description="lingua needs the extra `lingua`"
+    )
     foreign_paragraphs: Literal["keep", "drop"] = Field("keep", description="in documents kept with some foreign text")
     period: tuple[int, int] | None = Field(None, description="first and last year; none: no period filter")
     unknown_period: Literal["keep", "drop"] = "keep"

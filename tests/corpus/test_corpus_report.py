@@ -15,7 +15,8 @@ from caslon.observe.events import EventLog
 def made(tmp_path: Path) -> tuple[Path, dict[str, object]]:
     texts = folder_of_texts(tmp_path / "texts")
     settings = CorpusSettings(sources=str(texts), split=(0.6, 0.2, 0.2), period=(1500, 1850), workers=1)
-    entries = [replace(entry, licence="CC BY-NC 4.0", allowed_use="non_commercial") for entry in load_sources(str(texts), tmp_path)]
+    found = load_sources(str(texts), tmp_path)
+    entries = [replace(entry, licence="CC BY-NC 4.0", allowed_use="non_commercial") for entry in found]
     folder = tmp_path / "corpus"
     folder.mkdir()
     totals = build(entries, settings, 1, folder, EventLog(None))
