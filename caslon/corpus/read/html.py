@@ -1,7 +1,7 @@
 """HTML: turns a page or an e-book chapter into headings and paragraphs, without scripts, navigation, forms and notices.
 
 One pattern finds the tags with their places, so each block knows its range in the source; Python's own parser gives the same
-blocks at a fifth of the speed, lxml tells no places. E-books and Project Gutenberg
+blocks and takes 1.8 times as long (measured on 6 MB of e-book chapters), lxml tells no places. E-books and Project Gutenberg
 pages are taken whole; of other pages trafilatura says what the main text is and its choice is laid over our blocks, and
 where it finds nothing blocks made of links go. A short page that only says "not found" is an error page.
 """
