@@ -321,7 +321,7 @@ def _magic(head: bytes | bytearray) -> str | None:
 
 
 def _is_zip_document(file: IO[bytes]) -> bool:
-    """Word files and e-books are zip archives too, but one document."""
+    """Word files, e-books and Slack exports are zip archives too, but belong together."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = set(archive.namelist())
@@ -329,7 +329,7 @@ def _is_zip_document(file: IO[bytes]) -> bool:
         return False
     finally:
         file.seek(0)
-    return "[Content_Types].xml" in names or "META-INF/container.xml" in names
+    return bool(names & {"[Content_Types].xml", "META-INF/container.xml"}) or {"users.json", "channels.json"} <= names
 
 
 def _unpacking(packer: str, file: IO[bytes]) -> IO[bytes]:

@@ -158,6 +158,7 @@ def _metadata(entry: SourceEntry) -> dict[str, Any]:
         "time_period": entry.time_period,
         "profile": entry.profile,
         "text_field": entry.text_field,
+        "consenting_authors": entry.consenting_authors,
         "formulaic": entry.formulaic,
         "ocr": entry.ocr,
         "allowed_use": entry.allowed_use if entry.allowed_use != "any" else "",
