@@ -12,6 +12,7 @@ import typer
 RunsOption = Annotated[Path, typer.Option("--runs", help="the folder that holds run folders")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 RUNS = Path("runs")
+PIPE_COLUMNS = 200
 
 
 def group(**options: object) -> typer.Typer:
@@ -25,16 +26,16 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on standard output."""
+    """Print a table on standard output, as wide as the terminal or, for a file, a program or a pipe, 200; nothing is cut."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    width = shutil.get_terminal_size((160, 24)).columns
-    Console(width=max(width, 80), highlight=False, markup=False).print(table)
+    width = max(shutil.get_terminal_size().columns, 80) if sys.stdout.isatty() else PIPE_COLUMNS
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def say(text: str = "") -> None:

@@ -37,7 +37,7 @@ def inventory_entries(
 ) -> tuple[SourceEntry, ...]:
     """Return one entry per archive or top folder that holds a file with a wanted role, sorted by location.
 
-    `tier_of` maps globs on `archive/path` to tiers; the first that fits counts, `general` where none does. A file whose
+    `tier_of` maps globs on `archive/path` to tiers; the longest that fits counts, `general` where none does. A file whose
     licence keeps it out carries the reason as the fact `denied`: it stays listed, so that the loss is counted.
     """
     wanted_tiers = dict(tier_of or {})
@@ -120,7 +120,8 @@ def _facts(row: Mapping[str, Any], tier_of: Mapping[str, str], commercial_use: b
 
 def _tier(row: Mapping[str, Any], tier_of: Mapping[str, str]) -> str:
     address = "/".join(part for part in (row.get("archive"), row["path"]) if part)
-    return next((tier for glob, tier in tier_of.items() if fnmatchcase(address, glob)), DEFAULT_TIER)
+    fitting = [glob for glob in tier_of if fnmatchcase(address, glob)]
+    return tier_of[max(fitting, key=lambda glob: (len(glob), glob))] if fitting else DEFAULT_TIER
 
 
 def _profile(row: Mapping[str, Any]) -> str:

@@ -117,7 +117,7 @@ class CorpusSettings(Settings):
     only: tuple[str, ...] = Field((), description="globs on the ids of sources; none: all that are enabled")
     enable: tuple[str, ...] = Field((), description="globs on ids of sources that a registry ships disabled")
     tier_of: dict[str, str] = Field(
-        default={}, description="glob on `archive/path` of an inventory's files -> tier; the first that fits counts"
+        default={}, description="glob on `archive/path` of an inventory's files -> tier; the longest that fits counts"
     )
     commercial_use: bool = Field(False, description="leave out what its licence keeps from commercial use")
     maximum_files: int = Field(0, ge=0, description="read at most this many raw files of each source; 0: all")

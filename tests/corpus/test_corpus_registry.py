@@ -172,6 +172,8 @@ def test_an_inventory_gives_an_entry_per_archive_with_facts(inventory: str) -> N
 def test_the_first_glob_that_fits_gives_a_file_its_tier(inventory: str) -> None:
     tier_of = {"books*/b.txt": "web", "books*": "gutenberg", "*": "historical"}
     books, bailey = load_sources(inventory, Path("/"), tier_of=tier_of)
+    in_another_order = dict(sorted(tier_of.items()))  # as a manifest keeps it
+    assert load_sources(inventory, Path("/"), tier_of=in_another_order) == (books, bailey)
     assert [fact["tier"] for fact in books.facts.values()] == ["gutenberg", "web", "gutenberg"]
     assert (books.tier, bailey.tier) == ("gutenberg", "historical")
 
