@@ -169,7 +169,7 @@ def test_an_inventory_gives_an_entry_per_archive_with_facts(inventory: str) -> N
     assert list(both[1].facts) == ["ob/2.xml"]
 
 
-def test_the_first_glob_that_fits_gives_a_file_its_tier(inventory: str) -> None:
+def test_the_longest_glob_that_fits_gives_a_file_its_tier(inventory: str) -> None:
     tier_of = {"books*/b.txt": "web", "books*": "gutenberg", "*": "historical"}
     books, bailey = load_sources(inventory, Path("/"), tier_of=tier_of)
     in_another_order = dict(sorted(tier_of.items()))  # as a manifest keeps it
