@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from caslon.corpus.collect import RawFile, raw_files
+from caslon.corpus.collect import Limits, RawFile, raw_files
 from caslon.corpus.collect.entries import is_local, paths_of
 from caslon.corpus.detect import Detected, detect
 from caslon.corpus.differences import NO_DIFFERENCES, Differences, differences
@@ -23,7 +23,6 @@ from caslon.corpus.lexicon import Lexicon
 from caslon.corpus.personal_data import find
 from caslon.corpus.phases.finishing import last_steps
 from caslon.corpus.phases.judging import steps_of
-from caslon.corpus.phases.reading import DECODED_TYPES
 from caslon.corpus.privacy import actions_of
 from caslon.corpus.read import raw_text
 from caslon.corpus.read.limited import LimitedReader
@@ -183,7 +182,7 @@ class _Walk:
     def items(self, entry: SourceEntry) -> Generator[InspectedDocument, None, None]:
         """Yield every document and every reject of the reader."""
         with LimitedReader(self.settings.limits) as reader:
-            for raw in raw_files((entry,)):
+            for raw in raw_files((entry,), limits=Limits(file_bytes=self.settings.collect.max_file_bytes)):
                 self.files.append(_file(raw))
                 forgotten = self.forget.check_raw(raw) if self.forget else None
                 for item in (forgotten,) if forgotten else reader.read(raw):
@@ -266,9 +265,7 @@ def _file(raw: RawFile) -> InspectedFile:
 
 
 def _raw_passage(document: Document, raw: RawFile) -> str:
-    """Return the decoded raw text a document is made from; empty when its type is extracted, not decoded."""
-    if document.metadata.get("type") not in DECODED_TYPES:
-        return ""
+    """Return the raw text a document is made from: the file's, or the part of it that its record takes."""
     text = raw_text(raw)
     if not document.origin.record:
         return text
