@@ -321,20 +321,26 @@ def split_documents(
     by_copies = len(copies.duplicates)
     by_segments = _join_equal_segments(judged, segments, keys, groups)
     by_likeness = _join_alike(judged, copies, kept, keys, groups, settings)
-    joined = [groups.find(int(key)) for key in keys[kept]]
-    sizes = Counter(joined)
-    position_of = dict(zip(keys.tolist(), judged.column("group_position"), strict=True))
-    chosen = split_groups({group: position_of[group] for group in sorted(sizes)}, settings.split)
+    joined, place_of, sizes = np.unique(groups.roots(keys[kept]), return_inverse=True, return_counts=True)
+    positions = _positions(judged, keys, joined)
+    chosen = split_groups(dict(zip(joined.tolist(), positions.tolist(), strict=True)), settings.split)
+    codes = np.fromiter((SPLITS.index(chosen[group]) for group in joined.tolist()), dtype=np.uint8, count=len(joined))
     of_document = np.full(len(judged), NO_SPLIT, dtype=np.uint8)
-    of_document[kept] = [SPLITS.index(chosen[group]) for group in joined]
+    of_document[kept] = codes[place_of]
     return Splits(
         of_document,
-        len(sizes),
+        len(joined),
         by_copies,
         by_segments,
         by_likeness,
-        max(sizes.values()) / len(joined) if joined else 0.0,
+        int(sizes.max()) / len(kept) if len(kept) else 0.0,
     )
+
+
+def _positions(judged: DocumentColumns, keys: Hashes, groups: Hashes) -> NDArray[np.float64]:
+    """Return the place of each of some groups: that of any document with its key."""
+    order = np.argsort(keys, kind="stable")
+    return judged.numbers("group_position", np.float64)[order[np.searchsorted(keys[order], groups)]]
 
 
 def _kept_numbers(judged: DocumentColumns, finished: DocumentColumns) -> Numbers:
