@@ -189,7 +189,7 @@ def run_datatrove(texts: Path, folder: Path, workers: int, same: bool) -> dict[s
 
     logger.remove()
 
-    class Words(WordTokenizer):
+    class Words(WordTokenizer):  # type: ignore[misc]  # the library states no types
         def word_tokenize(self, text: str) -> list[str]:
             return WORD_OR_MARK.findall(text)
 
