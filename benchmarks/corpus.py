@@ -185,9 +185,6 @@ def run_datatrove(texts: Path, folder: Path, workers: int, same: bool) -> dict[s
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
     from datatrove.utils.word_tokenizers import WordTokenizer
-    from loguru import logger
-
-    logger.remove()
 
     class Words(WordTokenizer):  # type: ignore[misc]  # the library states no types
         def word_tokenize(self, text: str) -> list[str]:
@@ -287,8 +284,8 @@ def measured(program: str, texts: Path, folder: Path, workers: int) -> dict[str,
     folder.mkdir(parents=True)
     command = [sys.executable, __file__, "--run", program, str(texts), str(folder), "--workers", str(workers)]
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors)  # datatrove logs every task
         watch = MemoryWatch(process.pid)
         watch.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -296,9 +293,11 @@ def measured(program: str, texts: Path, folder: Path, workers: int) -> dict[str,
         watch.stop.set()
         watch.join()
         output.seek(0)
+        errors.seek(0)
         lines = output.read().decode().strip().splitlines()
-    if process.returncode:
-        raise SystemExit(f"{program} failed with exit status {process.returncode}")
+        if process.returncode:
+            print(errors.read().decode()[-5000:], file=sys.stderr)
+            raise SystemExit(f"{program} failed with exit status {process.returncode}")
     return {
         "wall_seconds": time.monotonic() - began,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
