@@ -23,7 +23,10 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_WAITING_PER_WORKER = 2  # bounds what lies in memory
 RAY_RETRIES = 20  # of a task whose machine is lost
-LOOPBACK = "127.0.0.1"
+NO_USAGE_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}  # as the next one read when ray is imported, and by what it starts
+LOOPBACK_ONLY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
+}  # Ray gives its machine the loopback address then, on Linux too
 CODE = Path(__file__).parents[2]  # where the workers of a cluster find this very package
 
 
@@ -116,7 +119,7 @@ class _RayPool:
     """
 
     def __init__(self, count: int) -> None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when ray is imported and by the processes it starts
+        os.environ.update(NO_USAGE_REPORTS if os.environ.get("RAY_ADDRESS") else NO_USAGE_REPORTS | LOOPBACK_ONLY)
         try:
             import ray
         except ModuleNotFoundError:
@@ -126,8 +129,18 @@ class _RayPool:
         self._ray = ray
         self._own = not ray.is_initialized()
         if self._own:
-            ray.init(log_to_driver=False, configure_logging=False, **_cluster(count))
+            self._join(count)
         self._call = ray.remote(max_retries=RAY_RETRIES)(_call)
+
+    def _join(self, count: int) -> None:
+        try:
+            self._ray.init(log_to_driver=False, configure_logging=False, **_cluster(count))
+        except Exception as error:  # Ray has no type of its own for a cluster that does not start or answer
+            raise CaslonError(
+                f"the Ray cluster did not start or answer: {error}",
+                where=f"RAY_ADDRESS = {os.environ.get('RAY_ADDRESS', '(none: started here)')}",
+                fix="look into /tmp/ray/session_latest/logs; Ray gives its processes half a minute to start",
+            ) from error
 
     def submit(self, function: Callable[[Any], Any], task: Any) -> "_RayResult":
         return _RayResult(self._ray, self._call.remote(function, task))
@@ -141,15 +154,10 @@ class _RayPool:
 def _cluster(count: int) -> dict[str, Any]:
     """Return how `ray.init` joins the cluster of RAY_ADDRESS, or starts one that only this machine can reach."""
     places = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}}
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(places), **NO_USAGE_REPORTS}}
     if address := os.environ.get("RAY_ADDRESS"):
         return {"address": address, "runtime_env": environment}
-    return {
-        "num_cpus": count,
-        "include_dashboard": False,
-        "_node_ip_address": LOOPBACK,
-        "runtime_env": environment,
-    }
+    return {"num_cpus": count, "include_dashboard": False, "runtime_env": environment}
 
 
 class _RayResult:
