@@ -2,7 +2,8 @@
 
 The processes are this machine's (`local`) or those of a Ray cluster (`ray`), which may stand on several machines that share a
 file system. Local processes end by themselves when their parent is killed, so that nothing is left behind. A cluster that is
-started here listens on the loopback address only, without dashboard and without usage reports.
+started here listens on the loopback address only, asks for the token that Ray keeps in the user's home folder, serves no
+dashboard page and sends no usage reports.
 """
 
 import multiprocessing
@@ -24,9 +25,9 @@ Result = TypeVar("Result")
 TASKS_WAITING_PER_WORKER = 2  # bounds what lies in memory
 RAY_RETRIES = 20  # of a task whose machine is lost
 NO_USAGE_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}  # as the next one read when ray is imported, and by what it starts
-LOOPBACK_ONLY = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
-}  # Ray gives its machine the loopback address then, on Linux too
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray takes the loopback address then, on Linux too
+TOKEN_ASKED = {"RAY_AUTH_MODE": "token"}  # other users of this machine reach the loopback address as well
+PRIVATE = NO_USAGE_REPORTS | LOOPBACK_ONLY | TOKEN_ASKED
 CODE = Path(__file__).parents[2]  # where the workers of a cluster find this very package
 
 
@@ -119,7 +120,7 @@ class _RayPool:
     """
 
     def __init__(self, count: int) -> None:
-        os.environ.update(NO_USAGE_REPORTS if os.environ.get("RAY_ADDRESS") else NO_USAGE_REPORTS | LOOPBACK_ONLY)
+        os.environ.update(NO_USAGE_REPORTS if os.environ.get("RAY_ADDRESS") else PRIVATE)
         try:
             import ray
         except ModuleNotFoundError:

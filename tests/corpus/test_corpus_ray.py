@@ -16,7 +16,7 @@ from test_corpus_pipeline import build_corpus, content
 
 from caslon.corpus import batches
 from caslon.corpus.phases import finishing, judging, reading
-from caslon.corpus.workers import LOOPBACK_ONLY, Workers
+from caslon.corpus.workers import PRIVATE, Workers
 from caslon.errors import UserError
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason='ray is not installed (pip install "caslon[ray]")')
@@ -26,7 +26,7 @@ FILES = 4  # of a batch, so that each phase has several
 @pytest.fixture(scope="module", autouse=True)
 def by_value() -> Iterator[None]:
     """The functions of this file go to the workers as code: they do not have the folder of tests."""
-    os.environ.update(LOOPBACK_ONLY)  # before ray is imported
+    os.environ.update(PRIVATE)  # before ray is imported
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -77,6 +77,12 @@ def listening(processes: list[psutil.Process]) -> set[str]:
     return found
 
 
+def dashboards(processes: list[psutil.Process]) -> list[list[str]]:
+    """Return the command lines of Ray's dashboard processes: one runs in every cluster, with or without its page."""
+    commands = [process.cmdline() for process in processes if process.is_running()]
+    return [command for command in commands if any(part.endswith("dashboard.py") for part in command)]
+
+
 def is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address)
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
@@ -93,7 +99,7 @@ def test_a_cluster_of_ones_own_is_private_answers_in_order_and_leaves_nothing() 
         places = listening([psutil.Process(), *started])
         assert places
         assert all(map(is_loopback, places)), places
-        assert not any("dashboard.py" in part for process in started for part in process.cmdline())
+        assert all("--disable-frontend" in command for command in dashboards(started))
         assert next(workers.in_order(where, [0])) == (caslon.__file__, "0")
         with pytest.raises(UserError, match="negative"):
             list(workers.in_order(square, [1, -1, 2]))
