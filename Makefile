@@ -12,8 +12,9 @@ quickstart: $(VENV)/installed  ## train, serve and report on the first model (ab
 test: $(VENV)/installed-dev  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(VENV)/installed-dev  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+test-all: $(VENV)/installed-dev  ## every test, the slow ones too; the page of promises then says how each ended
+	$(BIN)/python -m pytest --junit-xml=build/tests.xml; code=$$?; \
+	$(BIN)/python docs/promises.py build/tests.xml && $(BIN)/python docs/generate.py && exit $$code
 
 check: $(VENV)/installed-dev  ## format, lint, types, import directions, documentation that must agree with the tree
 	$(BIN)/ruff format --check --quiet .

@@ -1,7 +1,7 @@
 """Writes the generated parts of the documentation, or checks that they are true (`--check`).
 
 Generated: the tree in README (the first line of every module's docstring), docs/reference/recipe.md and recipe.schema.json
-(from the settings classes), docs/reference/cli.md (from the commands).
+(from the settings classes), docs/reference/cli.md (from the commands), docs/reference/promises.md (from the marks of tests).
 """
 
 import ast
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from promises import promises_page
 
 from caslon.cli import app
 from caslon.recipe import available_kinds, recipe_schema, stage_module
@@ -41,6 +42,7 @@ def generated() -> dict[Path, str]:
         reference / "recipe.md": recipe_page(),
         reference / "recipe.schema.json": json.dumps(recipe_schema(), indent=2) + "\n",
         reference / "cli.md": cli_page(),
+        reference / "promises.md": promises_page(),
     }
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: two threads at most, and where the optional real data lies."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two test workers share the cores; LOG.md has figures
 DATA = Path(__file__).parents[2] / "shared" / "data"
+TEXTS = (DATA / "text", Path(__file__).parents[2] / "text")
+TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +19,15 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the real data (../shared/data) is not here")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_shakespeare() -> Path:
+    """The small corpus of exact figures: 1,115,394 bytes; the test is skipped where the file is missing."""
+    for folder in TEXTS:
+        path = folder / "tiny-shakespeare.txt"
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert digest == TINY_SHAKESPEARE_SHA256, f"{path} is another text"
+            return path
+    pytest.skip("tiny Shakespeare (../text/tiny-shakespeare.txt) is not here")
