@@ -33,6 +33,7 @@ from caslon.train.optimizer import OptimizerName
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute, choose_compute
 from caslon.train.schedule import Schedule
+from caslon.train.settings import DeviceSettings
 from caslon.train.trainer import Trainer
 
 VOCAB_SIZE = 4_096
@@ -175,7 +176,7 @@ def main() -> None:
 
     import transformers
 
-    compute = choose_compute("cpu", given.precision, given.threads)
+    compute = choose_compute(DeviceSettings(device="cpu", precision=given.precision, threads=given.threads))
     with contenders(given.depth, compute) as found:
         speeds = measure(found, given.rounds, given.steps)
     rows = []

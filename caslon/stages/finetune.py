@@ -18,7 +18,7 @@ from caslon.errors import UserError
 from caslon.folders import digest_of, write_atomic
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 from caslon.train.plan import Defaults, TrainPlan, make_plan
-from caslon.train.settings import OptimizationSettings, UpkeepSettings
+from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
@@ -41,7 +41,7 @@ HIGHEST_RATE = 2e-3
 LOWEST_RATE = 1e-5
 
 
-class Settings(OptimizationSettings, UpkeepSettings):
+class Settings(OptimizationSettings, UpkeepSettings, DeviceSettings):
     """Where the conversations come from, how long to train, how to measure the answers."""
 
     conversations: Literal["docstrings"] | tuple[str, ...] = Field(
@@ -104,7 +104,7 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer = parent.tokenizer()
     length = _context(chosen, parent)
     training, held_out = conversations(context, tokenizer, length)
-    compute = choose_compute(chosen.device, chosen.precision, chosen.threads)
+    compute = choose_compute(chosen)
     context.events.note(compute.describe())
     decoder = parent.load()
     rows, unseen = (

@@ -18,7 +18,7 @@ from caslon.model.size import checkpoint_bytes, flop_per_token, parameter_counts
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
-from caslon.train.settings import OptimizationSettings, UpkeepSettings
+from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
@@ -57,7 +57,7 @@ class ShapeSettings(settings.Settings):
     bias: bool | None = Field(None, description="biases in attention; the family's habit by default")
 
 
-class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings):
+class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings):
     """The shape of the model, how it is trained, and what happens beside that."""
 
     packing: Literal["packed", "windows"] = Field("packed", description="all text once an epoch, or random windows")
@@ -97,7 +97,7 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(source)
     splits = {name: open_split(source / TOKENS_FOLDER, name, tokenizer) for name in ("train", "validation")}
     what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
-    compute = choose_compute(chosen.device, chosen.precision, chosen.threads)
+    compute = choose_compute(chosen)
     context.events.note(compute.describe())
     decoder = Decoder(decoder_config(chosen, tokenizer.vocab_size, what.context))
     decoder.initialise(context.seed)
@@ -272,7 +272,7 @@ def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
 def _cost_rows(chosen: Settings, config: DecoderConfig, what: TrainPlan) -> list[PlanRow]:
     from caslon.train.precision import choose_compute, matmul_flops_per_second
 
-    compute = choose_compute(chosen.device, chosen.precision, chosen.threads)
+    compute = choose_compute(chosen)
     peak = matmul_flops_per_second(compute)
     share = EXPECTED_SHARE[compute.device.type, compute.precision]
     flop = flop_per_token(config, what.context) * what.steps * what.tokens_per_step

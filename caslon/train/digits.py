@@ -30,7 +30,7 @@ from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
 from caslon.train.plan import Defaults, TrainPlan, make_plan
 from caslon.train.precision import Compute, choose_compute
-from caslon.train.settings import OptimizationSettings, UpkeepSettings
+from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 from caslon.train.trainer import Trainer
 
 MODES = ("none", "single", "groups3", "groups3_right")
@@ -188,7 +188,7 @@ def run_digits(
     folder.mkdir(parents=True, exist_ok=True)
     events = events or EventLog(None)
     held_out = test_problems(settings)
-    compute = choose_compute("cpu", "fp32", 0)
+    compute = choose_compute(DeviceSettings(device="cpu", precision="fp32"))
     runs: dict[str, list[dict[str, Any]]] = {mode: [] for mode in modes}
     total = settings.seeds * len(modes)
     for seed in range(1, settings.seeds + 1):

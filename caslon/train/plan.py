@@ -44,7 +44,7 @@ class TrainPlan:
     save_every: int | None
     keep: int
     on_nan: Literal["skip", "stop"] = "skip"
-    progress_every: int = 1
+    log_every: int = 10
 
     def __post_init__(self) -> None:
         if self.batch % self.micro_batch:
@@ -58,7 +58,7 @@ class TrainPlan:
     def identity(self) -> dict[str, Any]:
         """Return what must not change between the parts of one run."""
         fixed = asdict(self)
-        del fixed["progress_every"]
+        del fixed["log_every"]
         return fixed
 
 
@@ -136,6 +136,6 @@ def make_plan(
         save_every=upkeep.save_every,
         keep=upkeep.keep,
         on_nan=optimization.on_nan,
-        progress_every=upkeep.progress_every,
+        log_every=upkeep.log_every,
     )
     return plan, origins

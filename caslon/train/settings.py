@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from caslon.settings import Settings, side_effect_only
 from caslon.train.schedule import ScheduleName
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class OptimizationSettings(Settings):
@@ -54,12 +55,26 @@ class UpkeepSettings(Settings):
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; five in a run by default")
     eval_batches: int | None = Field(None, ge=1, description="fixed batches of the validation split per evaluation")
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints beside those at evaluations")
-    keep: int = Field(3, ge=1, description="newest checkpoints kept beside the best")
-    precision: Precision = Field("auto", description="bf16 only where the device computes it natively")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all cores")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    keep: int = Field(5, ge=1, description="newest checkpoints kept beside the best and the last")
+    keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this step are never removed")
     sample_prompts: tuple[str, ...] = Field(("def ", "import ", "The "), description="texts continued at evaluations")
     sample_tokens: int = Field(48, ge=0, le=4096, description="tokens per sample; 0 = none")
-    progress_every: int = Field(
-        1, ge=1, description="steps between progress lines", json_schema_extra=side_effect_only()
+    log_every: int = Field(
+        10, ge=1, description="steps between lines in the terminal", json_schema_extra=side_effect_only()
+    )
+
+
+class DeviceSettings(Settings):
+    """Which device computes, how much of it may be used, and what happens when what was asked for is not there."""
+
+    device: DeviceName = Field("auto", description="where to train; auto = a GPU with enough free memory, else the CPU")
+    precision: Precision = Field("auto", description="bf16 only where the device computes it natively, else fp32")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all cores")
+    max_gpus: int = Field(0, ge=0, description="GPUs that may be used; 0 = all")
+    min_gpu_memory_gb: float = Field(8.0, ge=0, description="a GPU with less free memory is left alone")
+    gpu_memory_fraction: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that may be taken")
+    fallback_to_cpu: bool = Field(False, description="train on the CPU where device = 'cuda' finds no GPU")
+    fallback_to_fp32: bool = Field(False, description="train in fp32 where the precision asked for is not there")
+    deterministic: bool = Field(
+        False, description="on a GPU: the same bits in every run, or an error naming the operation"
     )

@@ -367,7 +367,7 @@ class Trainer:
         speed = self.plan.tokens_per_step / self._step_seconds
         timing = {"train/dt_ms": seconds * 1e3, "train/tokens_per_s": speed, **self._device_share(speed)}
         self.events.emit(Timing(step, timing))
-        if step % self.plan.progress_every == 0 or step == self.plan.steps:
+        if step % self.plan.log_every == 0 or step == self.plan.steps:
             self.events.progress("training", step, self.plan.steps, "steps", self._line(loss, rate, norm, timing))
 
     def _device_share(self, tokens_per_second: float) -> dict[str, float]:

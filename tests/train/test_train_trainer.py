@@ -19,6 +19,7 @@ from caslon.train.batches import Batch, PackedBatches
 from caslon.train.checkpoint import refuse_changes
 from caslon.train.objectives import LossSum, NextToken
 from caslon.train.precision import choose_compute
+from caslon.train.settings import DeviceSettings
 
 QUICK = replace(PLAN, steps=6, eval_every=3, schedule=replace(PLAN.schedule, steps=6))
 
@@ -74,7 +75,7 @@ def test_a_run_killed_at_step_17_ends_in_the_same_bytes(whole_run: Path, tokens_
 
 
 def test_a_run_in_bf16_killed_at_step_17_ends_in_the_same_bytes(tokens_folder: Path, tmp_path: Path) -> None:
-    native = choose_compute("cpu", "auto", 1)
+    native = choose_compute(DeviceSettings(device="cpu", threads=1))
     if native.precision != "bf16":
         pytest.skip(native.reason)
     train(tmp_path / "whole", tokens_folder, compute=CPU_BF16)
