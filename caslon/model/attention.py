@@ -5,14 +5,23 @@ recorded is the callable's affair. Scores are divided by the square root of the 
 arXiv:1706.03762). Shapes: `B` sequences, `T` tokens, `H` query heads, `K` key heads (`H` is a multiple of `K`), `C` head size.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 # At 256 tokens, two threads and four heads of 64: 4 ms forward and back, 13 ms with torch's kernel. Memory grows with the square.
 LONGEST_WRITTEN_OUT = 512
+
+# torch before 2.12 has a flag for what later versions say by the window.
+_CAUSAL: dict[str, Any] = (
+    {"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters else {"window_size": (-1, 0)}
+)
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`(layer, queries [B, H, T, C], keys [B, K, T, C], values [B, K, T, C]) -> [B, H, T, C]`."""
@@ -34,9 +43,26 @@ def document_mask(document_ids: Tensor) -> Tensor:
     return same & torch.ones(length, length, dtype=torch.bool, device=document_ids.device).tril()
 
 
-def document_attention(document_ids: Tensor) -> Attend:
-    """Return causal attention that never crosses a document; `document_ids` is `[B, T]`, equal within a document."""
+def document_attention(document_ids: Tensor, document_starts: Tensor | None = None) -> Attend:
+    """Return causal attention that never crosses a document; `document_ids` is `[B, T]`, equal within a document.
+
+    With `document_starts` (`[N + 1]` places in the flattened rows) it is flash attention of sequences of many lengths, which
+    needs a GPU and 16-bit numbers; `document_ids` then says no more than how long a row is.
+    """
+    if document_starts is not None:
+        return partial(_flash_attention, document_starts, document_ids.shape[1])
     return masked(document_mask(document_ids))
+
+
+def _flash_attention(starts: Tensor, longest: int, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return causal attention within each sequence of the flattened rows."""
+    flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (queries, keys, values)]  # [B T, H or K, C]
+    repeats = queries.shape[1] // keys.shape[1]
+    if repeats > 1:
+        flat[1:] = [tensor.repeat_interleave(repeats, dim=1) for tensor in flat[1:]]
+    attention = cast(Callable[..., Tensor], varlen_attn)
+    mixed = attention(*flat, starts, starts, longest, longest, **_CAUSAL)  # [B T, H, C]
+    return mixed.view(queries.shape[0], -1, *mixed.shape[1:]).transpose(1, 2)
 
 
 def masked(mask: Tensor) -> Attend:

@@ -120,7 +120,7 @@ def rotation(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype)
 
 def rotate(x: Tensor, turn: Rotation) -> Tensor:
     """Return `[B, T, H, C]` with each pair (channel i, channel i + C/2) turned by its position's angle."""
-    if torch.is_grad_enabled():
+    if x.device.type == "cpu" and torch.is_grad_enabled():
         return cast(Tensor, _Rotate.apply(x, *turn))  # type: ignore[no-untyped-call]
     return _turned(x, *turn)
 

@@ -35,11 +35,13 @@ class Batch:
     positions: Tensor
     document_ids: Tensor | None  # None: attention may cross documents
     sources: tuple[int, ...]  # documents (or conversations) with a token in here, for messages
+    counted: int | None = None  # scored targets, counted before the batch left the CPU: asking a GPU is waiting for it
+    document_starts: Tensor | None = None  # [N + 1] places in the flattened rows, likewise; on a GPU only
 
     @property
     def target_count(self) -> int:
         """How many targets enter the loss."""
-        return int(self.scored.sum())
+        return int(self.scored.sum()) if self.counted is None else self.counted
 
     def split(self, rows: int) -> Iterator["Batch"]:
         """Yield micro-batches of at most `rows` rows."""
@@ -51,15 +53,37 @@ class Batch:
             )
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device."""
+        """Return the batch on a device; the copy goes on while the caller does something else."""
+        if device.type == "cpu":
+            return self
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
         return Batch(
-            ids=self.ids.to(device),
-            targets=self.targets.to(device),
-            scored=self.scored.to(device),
-            positions=self.positions.to(device),
-            document_ids=None if self.document_ids is None else self.document_ids.to(device),
+            ids=moved(self.ids),
+            targets=moved(self.targets),
+            scored=moved(self.scored),
+            positions=moved(self.positions),
+            document_ids=None if self.document_ids is None else moved(self.document_ids),
             sources=self.sources,
+            counted=self.target_count,
+            document_starts=None if self.document_ids is None else moved(document_starts(self.document_ids)),
         )
+
+
+def document_starts(document_ids: Tensor) -> Tensor:
+    """Return where documents begin in the flattened rows of `[B, T]` document ids, and their end, as `[N + 1]` int32.
+
+    `N` is rounded up to a power of two by empty documents at the end, so that kernels see few different lengths.
+    """
+    first = torch.ones_like(document_ids, dtype=torch.bool)
+    first[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    starts = first.flatten().nonzero().flatten().to(torch.int32)
+    length = 1 << (len(starts) - 1).bit_length()
+    padded = torch.full((length + 1,), document_ids.numel(), dtype=torch.int32)
+    padded[: len(starts)] = starts
+    return padded
 
 
 class Batches(Protocol):

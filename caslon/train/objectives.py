@@ -21,7 +21,8 @@ from caslon.model.attention import document_attention
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch
 
-LOSS_CHUNK_TOKENS = 512  # at 4,096 words 8 MB of logits in float32; larger chunks were no faster
+# On a CPU at 4,096 words 8 MB of logits in float32; larger chunks were no faster. A GPU wants products large enough to fill it.
+LOSS_CHUNK_TOKENS = {"cpu": 512, "cuda": 8192}
 SMALLEST_SHARE = torch.finfo(torch.float32).tiny  # keeps the logarithm finite
 
 
@@ -56,7 +57,7 @@ class NextToken:
     """Cross-entropy of the next id over the scored targets: `lm` scores all, `sft` the assistant's."""
 
     name: str = "lm"
-    chunk_tokens: int = LOSS_CHUNK_TOKENS
+    chunk_tokens: int | None = None  # None: what suits the device
     byte_counts: Tensor | None = None  # [V] bytes of text of each id; gives the metric `bytes`
 
     def count(self, batch: Batch) -> int:
@@ -65,21 +66,32 @@ class NextToken:
 
     def loss(self, decoder: Decoder, batch: Batch) -> LossSum:
         """Return the summed nats of the scored targets, and how many of them the model would have guessed first."""
-        attend = None if batch.document_ids is None else document_attention(batch.document_ids)
+        attend = None
+        if batch.document_ids is not None:
+            half = hidden_is_half(decoder.device.type)
+            attend = document_attention(batch.document_ids, batch.document_starts if half else None)
         hidden = decoder(batch.ids, positions=batch.positions, attend=attend).flatten(0, 1)  # [N, D]
         targets, scored = batch.targets.flatten(), batch.scored.flatten()
-        if not bool(scored.all()):  # the head is a good part of the work: spare it the positions nobody scores
+        if (
+            batch.target_count < scored.numel()
+        ):  # the head is a good part of the work: spare it the positions nobody scores
             kept = scored.nonzero().squeeze(1)
             hidden, targets = hidden[kept], targets[kept]
         weight, metrics = head_weight(decoder), dict[str, float]()
+        chunk = self.chunk_tokens or LOSS_CHUNK_TOKENS[hidden.device.type]
         if hidden.requires_grad:
-            total = HeadCrossEntropy.apply(hidden, weight, targets, self.chunk_tokens)  # type: ignore[no-untyped-call]
+            total = HeadCrossEntropy.apply(hidden, weight, targets, chunk)  # type: ignore[no-untyped-call]
         else:
-            total, right = _measured(hidden, weight, targets, self.chunk_tokens)
+            total, right = _measured(hidden, weight, targets, chunk)
             metrics["correct"] = float(right)
         if self.byte_counts is not None:
             metrics["bytes"] = float(self.byte_counts[targets].sum())
         return LossSum(total, int(targets.numel()), metrics)
+
+
+def hidden_is_half(device: str) -> bool:
+    """Return whether autocast has matrix products on a kind of device computed in 16 bits."""
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != torch.float32
 
 
 def head_weight(decoder: Decoder) -> Tensor:

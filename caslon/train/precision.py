@@ -19,7 +19,7 @@ import torch
 from caslon import __version__
 from caslon.errors import UserError
 from caslon.train.gpus import Gpu, GpuChoice, choose_gpus, visible_gpus
-from caslon.train.settings import DeviceSettings
+from caslon.train.settings import Compilation, DeviceSettings
 
 CPU_BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,6 +30,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_TRIM_BYTES, LARGEST_MMAP_BYTES = 2**31 - 1, 32 << 20
 PEAK_SIZE = 1536  # large enough for full speed, 45 ms a product on two cores
 PEAK_ROUNDS = 4
+SHORT_RUN_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Compute:
     device: torch.device
     precision: Literal["fp32", "bf16", "fp16"]
     reason: str
+    compilation: Compilation = "auto"
+
+    def compiles(self, steps: int) -> bool:
+        """Return whether a run of so many steps compiles its layers: half a minute of it pays on a GPU in longer runs."""
+        wanted = self.device.type == "cuda" and steps > SHORT_RUN_STEPS
+        return wanted if self.compilation == "auto" else self.compilation == "on"
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -90,7 +97,7 @@ def choose(chosen: DeviceSettings, gpus: Sequence[Gpu], *, rank: int = 0) -> Com
     gpu, why_here = _device(chosen, choice, rank)
     precision, why = _precision(chosen, gpu)
     device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu.index)
-    return Compute(device, precision, "; ".join(filter(None, (why_here, why))))
+    return Compute(device, precision, "; ".join(filter(None, (why_here, why))), chosen.compilation)
 
 
 def _set_up(compute: Compute, chosen: DeviceSettings) -> Compute:

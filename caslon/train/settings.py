@@ -9,6 +9,7 @@ from caslon.train.schedule import ScheduleName
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Compilation = Literal["auto", "on", "off"]
 
 
 class OptimizationSettings(Settings):
@@ -69,6 +70,9 @@ class DeviceSettings(Settings):
 
     device: DeviceName = Field("auto", description="where to train; auto = a GPU with enough free memory, else the CPU")
     precision: Precision = Field("auto", description="bf16 only where the device computes it natively, else fp32")
+    compilation: Compilation = Field(
+        "auto", description="whether torch.compile makes code for the layers; auto: on a GPU, in runs of over 200 steps"
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all cores")
     max_gpus: int = Field(0, ge=0, description="GPUs that may be used; 0 = all")
     min_gpu_memory_gb: float = Field(8.0, ge=0, description="a GPU with less free memory is left alone")

@@ -9,13 +9,14 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError
 from caslon.model.decoder import Decoder
@@ -119,6 +120,10 @@ class Trainer:
         self._step_seconds = 0.0
         self._timed_steps = 0
         self._stop_signal: str | None = None
+        self._prepared: tuple[int, Batch] | None = None
+        self._compiled = compute.compiles(plan.steps)
+        if self._compiled:
+            compile_layers(self.decoder)
 
     def run(self) -> Outcome:
         """Train to the last step, from the newest intact checkpoint if there is one; `Stopped` on SIGTERM or SIGINT."""
@@ -143,9 +148,11 @@ class Trainer:
         progress = self.progress
         rate = self.plan.schedule.rate(progress.step) * progress.rate_scale
         torch.manual_seed((self.plan.seed * SAMPLE_SEED_MULTIPLIER + progress.step) % 2**63)
-        batch = self.batches.batch(progress.step, self.plan.batch).to(self.compute.device)
-        loss, count = self._gradients(batch)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip))
+        batch = self._batch(progress.step)
+        loss_there, count = self._gradients(batch)
+        norm_there = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip)
+        self._prepare(progress.step + 1)  # while a GPU still computes: the next two lines wait for it
+        loss, norm = float(loss_there), float(norm_there)
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step(rate)
             progress.skipped_in_row = 0
@@ -159,25 +166,42 @@ class Trainer:
         self._log(loss / count, rate, norm, time.perf_counter() - began)
         return True
 
-    def _gradients(self, batch: Batch) -> tuple[float, int]:
+    def _batch(self, step: int) -> Batch:
+        number, batch = self._prepared or (None, None)
+        return batch if batch is not None and number == step else self.batches.batch(step, self.plan.batch)
+
+    def _prepare(self, step: int) -> None:
+        self._prepared = (step, self.batches.batch(step, self.plan.batch)) if step < self.plan.steps else None
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the summed loss of a whole batch and its count, and leave the gradient of their quotient."""
         count = self.objective.count(batch)
         while True:
             try:
                 return self._accumulated(batch, count), count
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
                 self.decoder.zero_grad(set_to_none=True)
-                self._use_less_memory()
+                if is_out_of_memory(error):
+                    self._use_less_memory()
+                elif self._compiled and is_compile_failure(error):
+                    self._stop_compiling(error)
+                else:
+                    raise
 
-    def _accumulated(self, batch: Batch, count: int) -> float:
-        total = 0.0
+    def _stop_compiling(self, error: Exception) -> None:
+        reason = str(error).strip().splitlines()[0]
+        self.events.warn(f"going on without compiled layers: {type(error).__name__}: {reason}")
+        self._compiled = False
+        for layer in self.decoder.model.layers:
+            layer._compiled_call_impl = None
+
+    def _accumulated(self, batch: Batch, count: int) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
         for micro in batch.split(self.progress.micro_batch):
             with self.compute.autocast():
-                part = self.objective.loss(self.decoder, micro)
+                part = self.objective.loss(self.decoder, micro.to(self.compute.device))
             (part.sum / count).backward()  # type: ignore[no-untyped-call]
-            total += float(part.sum.detach())
+            total += part.sum.detach()
         return total
 
     def _use_less_memory(self) -> None:
@@ -235,6 +259,11 @@ class Trainer:
     def _evaluate_if_due(self) -> None:
         if not self._is_evaluation_due():
             return
+        # Only steps are worth compiling: every other shape would cost half a minute.
+        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+            self._evaluate()
+
+    def _evaluate(self) -> None:
         began = time.perf_counter()
         progress, values = self.progress, dict[str, float]()
         if progress.recent_count:
@@ -389,6 +418,19 @@ class Trainer:
         if "eval/val_bpb" in self.last_metrics:
             parts.append(f"val {self.last_metrics['eval/val_bpb']:.3f} bits/byte")
         return " | ".join(parts)
+
+
+def compile_layers(decoder: Decoder) -> None:
+    """Compile each layer's forward and backward pass at its first call: all layers share one compiled code."""
+    for layer in decoder.model.layers:
+        layer.compile()
+
+
+def is_compile_failure(error: BaseException) -> bool:
+    """Return whether an error comes from torch.compile and not from what it compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

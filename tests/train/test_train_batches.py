@@ -15,6 +15,7 @@ from caslon.train.batches import (
     PackedBatches,
     WindowBatches,
     best_fit,
+    document_starts,
     random_order,
 )
 from caslon.train.conversations import Conversation
@@ -162,3 +163,10 @@ def test_best_fit_fills_rows_and_never_overfills() -> None:
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in group) <= 8 for group in groups)
     assert len(groups) == 4  # 29 in all: no fewer is possible
+
+
+def test_document_starts_are_those_of_the_flattened_rows_and_padded_with_empty_documents() -> None:
+    document_ids = torch.tensor([[1, 1, 2, 2], [0, 0, 0, 0], [3, 4, 5, 5]])
+    starts = document_starts(document_ids)
+    assert starts.tolist() == [0, 2, 4, 8, 9, 10, 12, 12, 12]
+    assert starts.dtype == torch.int32

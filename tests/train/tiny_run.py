@@ -89,7 +89,7 @@ def tiny_trainer(
         extras=Extras(
             validation=fixed_batches(held_out, plan.batch, plan.eval_batches),
             sample=lambda model, step: [
-                ("a prompt", f"{float(model.logits(model(torch.tensor([[1, 40]]))).sum()):.9g}")
+                ("a prompt", f"{float(model.logits(model(torch.tensor([[1, 40]], device=model.device))).sum()):.9g}")
             ],
         ),
     )
