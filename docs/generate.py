@@ -79,6 +79,7 @@ def rooms() -> list[Path]:
         "train",
         "engine",
         "evaluate",
+        "ladder",
         "server",
         "ui",
         "observe",

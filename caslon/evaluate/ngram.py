@@ -6,7 +6,9 @@ Source: Witten & Bell 1991, method C. Unusual: there is no table of counts. All 
 sorted, and a count is the distance between two places in that order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,41 @@ LONGEST_ORDER = 8  # bytes that fit into one 64-bit integer
 
 Floats = NDArray[np.float64]
 Grams = NDArray[np.uint64]
+Mix = Callable[[Floats, Floats, Floats, Floats], Floats]
+"""`(p_(k-1), c, n, t) -> p_k` of contexts that were seen."""
+
+
+@dataclass(frozen=True)
+class GramTable:
+    """All grams of one length of a text, sorted: what is needed to look up c, n and t of any gram."""
+
+    grams: Grams
+    distinct_before: NDArray[np.int64]  # how many different grams stand before each place
+
+    @staticmethod
+    def of(grams: Grams) -> "GramTable":
+        """Return the table of grams in any order."""
+        ordered = np.sort(grams)
+        changes = np.cumsum(ordered[1:] != ordered[:-1], dtype=np.int64)
+        return GramTable(ordered, np.concatenate([np.zeros(min(1, ordered.size), np.int64), changes]))
+
+    def counts(self, asked: Grams) -> tuple[Floats, Floats, Floats]:
+        """Return c, n and t for each asked gram."""
+        unique, place = np.unique(asked, return_inverse=True)
+        if not self.grams.size:
+            nothing = np.zeros(asked.size)
+            return nothing, nothing, nothing
+        count = self._before(unique, "right") - self._before(unique, "left")
+        lowest = unique & ~np.uint64(SYMBOLS - 1)  # the context followed by the first byte of all
+        first, after = self._before(lowest, "left"), self._before(lowest | np.uint64(SYMBOLS - 1), "right")
+        last_place = self.grams.size - 1
+        distinct = self.distinct_before[np.maximum(after - 1, 0)] - self.distinct_before[np.minimum(first, last_place)]
+        followers = np.where(after > first, distinct + 1, 0)
+        c, n, t = (values[place].astype(np.float64) for values in (count, after - first, followers))
+        return c, n, t
+
+    def _before(self, grams: Grams, side: Literal["left", "right"]) -> NDArray[np.int64]:
+        return np.searchsorted(self.grams, grams, side=side).astype(np.int64)
 
 
 def witten_bell(train: bytes, test: bytes, orders: Sequence[int]) -> dict[int, Floats]:
@@ -25,31 +62,37 @@ def witten_bell(train: bytes, test: bytes, orders: Sequence[int]) -> dict[int, F
     probability = np.full(len(test), 1 / SYMBOLS)
     wanted = {}
     for order in range(1, longest + 1):
-        probability = _with_context(probability, train, test, order)
+        table = GramTable.of(packed_grams(train, order))
+        start = max(0, len(train) - (order - 1))
+        probability = with_longer_context(
+            witten_bell_mixed, probability, table, packed_grams(train[start:] + test, order)
+        )
         if order in orders:
             wanted[order] = probability
     return wanted
 
 
+def witten_bell_mixed(below: Floats, count: Floats, context_count: Floats, followers: Floats) -> Floats:
+    """Return the mixture of a seen context's counts with the shorter context's probability."""
+    return (count + followers * below) / (context_count + followers)
+
+
+def with_longer_context(mix: Mix, shorter: Floats, table: GramTable, asked: Grams) -> Floats:
+    """Return probabilities with one byte more of context: `mix` of those seen in `table`, the shorter ones elsewhere.
+
+    The grams asked for may be fewer than the probabilities: the first bytes then have no whole context.
+    """
+    skipped = shorter.size - asked.size
+    count, context_count, followers = table.counts(asked)
+    seen = context_count > 0
+    longer = shorter.copy()
+    longer[skipped:][seen] = mix(shorter[skipped:][seen], count[seen], context_count[seen], followers[seen])
+    return longer
+
+
 def bits_per_byte(probabilities: Floats) -> float:
     """Return the mean number of bits an ideal coder needs for one byte."""
     return float(-np.log2(probabilities).mean()) if probabilities.size else 0.0
-
-
-def _with_context(shorter: Floats, train: bytes, test: bytes, order: int) -> Floats:
-    """Return the probabilities of one order from those of the order below."""
-    trained = np.sort(packed_grams(train, order))
-    if not trained.size:
-        return shorter
-    start = max(0, len(train) - (order - 1))
-    asked = packed_grams(train[start:] + test, order)
-    skipped = len(test) - asked.size  # first test bytes without a whole context, when training is that short
-    unique, place = np.unique(asked, return_inverse=True)
-    count, context_count, followers = (values[place].astype(np.float64) for values in _counts(trained, unique))
-    seen = context_count > 0
-    below = shorter[skipped:]
-    mixed = (count + followers * below) / np.where(seen, context_count + followers, 1.0)
-    return np.concatenate([shorter[:skipped], np.where(seen, mixed, below)])
 
 
 def packed_grams(text: bytes, order: int) -> Grams:
@@ -61,18 +104,3 @@ def packed_grams(text: bytes, order: int) -> Grams:
         grams <<= np.uint64(8)
         grams |= symbols[offset : offset + length]
     return grams
-
-
-def _counts(trained: Grams, asked: Grams) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return c, n and t for each asked gram; `trained` and `asked` are sorted."""
-    count = np.searchsorted(trained, asked, side="right") - np.searchsorted(trained, asked, side="left")
-    lowest = asked & ~np.uint64(SYMBOLS - 1)  # the context followed by the first byte of all
-    first = np.searchsorted(trained, lowest, side="left")
-    after = np.searchsorted(trained, lowest | np.uint64(SYMBOLS - 1), side="right")
-    changes = np.concatenate(
-        [[0], np.cumsum(trained[1:] != trained[:-1], dtype=np.int64)]
-    )  # distinct grams before each
-    followers = np.where(
-        after > first, changes[np.maximum(after - 1, 0)] - changes[np.minimum(first, trained.size - 1)] + 1, 0
-    )
-    return count, after - first, followers
