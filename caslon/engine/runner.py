@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caslon.engine.paged import ROW_MULTIPLE, PagedCache, StepAttention, padded_rows
+from caslon.engine.paged import PagedCache, StepAttention, padded_rows
 from caslon.engine.scheduler import Chunk, StepPlan
-from caslon.model.decoder import Decoder
+from caslon.model.decoder import ROW_MULTIPLE, Decoder
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The shape of a decoder: one dataclass for the GPT-2, Llama and Qwen3 families. Imports no torch.
+"""The shape of a decoder: one dataclass for the GPT-2, Llama, Qwen3 and Mixtral families. Imports no torch.
 
 It may be given in full, by name (`preset`), by one number (`from_depth`), or by a `config.json`.
 """
@@ -11,7 +11,7 @@ from caslon.errors import UserError
 from caslon.model import config_json
 from caslon.settings import nearest
 
-Family = Literal["gpt2", "llama", "qwen3"]
+Family = Literal["gpt2", "llama", "qwen3", "mixtral"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu", "silu")
 ASPECT_RATIO = 64  # width per layer, as in nanochat: depth 4 is 256 wide, depth 12 is 768 wide
@@ -19,15 +19,17 @@ HEAD_DIM = 64
 SMALL_HEAD_DIM = 32  # below SMALL_WIDTH, so that a tiny model still has several heads
 SMALL_WIDTH = 256
 FFN_MULTIPLE = 32
+EXPERTS, EXPERTS_PER_TOKEN = 8, 2  # of Mixtral, arXiv:2401.04088
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """What a decoder is made of; names are Hugging Face's, whatever the family calls them on disk.
 
-    `num_key_value_heads`, `head_dim`, `intermediate_size`, `hidden_act` and `bias` may be left out: the constructor
-    fills in the family's usual value. `dropout` acts on the embedding and on both residual branches. `bias` is about
-    the attention projections, in GPT-2 about the layer norms too (its MLP always has biases).
+    `num_key_value_heads`, `head_dim`, `intermediate_size`, `hidden_act`, `bias`, `num_local_experts` and `num_experts_per_tok`
+    may be left out: the constructor fills in the family's usual value. `dropout` acts on the embedding and on both residual
+    branches. `bias` is about the attention projections, in GPT-2 about the layer norms too (its MLP always has biases).
+    In Mixtral `intermediate_size` is that of one expert; the three `router_` and `expert_` fields act in training only.
     """
 
     family: Family
@@ -45,6 +47,11 @@ class DecoderConfig:
     hidden_act: str = ""  # "": gelu_new for GPT-2, silu otherwise
     dropout: float = 0.0
     bias: bool | None = None  # None: true for GPT-2, false otherwise
+    num_local_experts: int = 0  # 0: 8 in Mixtral, which alone has experts
+    num_experts_per_tok: int = 0  # 0: 2 in Mixtral
+    router_aux_loss_coef: float = 0.01  # weight of the balance loss beside the nats of a token
+    router_jitter_noise: float = 0.0  # relative noise on the router's input
+    expert_capacity_factor: float = 0.0  # room of an expert as a multiple of its even share; 0: no token is dropped
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
@@ -59,6 +66,8 @@ class DecoderConfig:
             "head_dim": self.hidden_size // max(1, self.num_attention_heads),
             "intermediate_size": ffn_width(self.family, self.hidden_size),
             "hidden_act": "gelu_new" if self.family == "gpt2" else "silu",
+            "num_local_experts": EXPERTS if self.family == "mixtral" else 0,
+            "num_experts_per_tok": EXPERTS_PER_TOKEN if self.family == "mixtral" else 0,
         }
         for name, value in defaults.items():
             if not getattr(self, name):
@@ -81,6 +90,11 @@ class DecoderConfig:
     def has_qk_norm(self) -> bool:
         """Whether queries and keys are normalised per head before they are rotated."""
         return self.family == "qwen3"
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether the feed-forward part is a mixture of experts, of which each token passes through a few."""
+        return self.family == "mixtral"
 
     def with_tokens(
         self, *, bos_token_id: int | None, eos_token_id: int | None, pad_token_id: int | None
@@ -109,18 +123,12 @@ class DecoderConfig:
         hidden_size: int | None = None,
         head_dim: int | None = None,
         num_attention_heads: int | None = None,
-        num_key_value_heads: int | None = None,
-        intermediate_size: int | None = None,
-        tie_word_embeddings: bool = True,
-        dropout: float = 0.0,
-        bias: bool | None = None,
-        rope_theta: float = 10_000.0,
+        **fields: Any,
     ) -> "DecoderConfig":
-        """Return the shape that one dial sets; every derived value may be given instead.
+        """Return the shape that one dial sets; every derived value may be given instead, and any other field (None: usual).
 
         Width is `aspect_ratio * depth`, rounded up to a multiple of the head size; heads are 64 wide (32 below a width
-        of 256); the feed-forward width is 4 x the width in GPT-2 and 8/3 x, rounded up to a multiple of 32, in the
-        gated families, which gives both about the same number of weights.
+        of 256); the feed-forward width is that of `ffn_width`.
         """
         if depth < 1:
             raise UserError(f"depth must be at least 1, not {depth}")
@@ -133,27 +141,22 @@ class DecoderConfig:
             hidden_size=width,
             num_hidden_layers=depth,
             num_attention_heads=num_attention_heads or max(1, width // head),
-            num_key_value_heads=num_key_value_heads or 0,
             head_dim=head,
-            intermediate_size=intermediate_size or 0,
             max_position_embeddings=context,
-            tie_word_embeddings=tie_word_embeddings,
-            dropout=dropout,
-            bias=bias,
-            rope_theta=rope_theta,
+            **{name: value for name, value in fields.items() if value is not None},
         )
 
     @staticmethod
     def preset(name: str, **changes: Any) -> "DecoderConfig":
-        """Return a named shape, with fields replaced; another `family` takes that family's feed-forward width."""
+        """Return a named shape, with fields replaced; another `family` takes that family's feed-forward width and experts."""
         if name not in PRESETS:
             guess = nearest(name, PRESETS)
             hint = f"did you mean {guess!r}? " if guess else ""
             raise UserError(f"unknown preset {name!r}", fix=f"{hint}known presets: {', '.join(PRESETS)}")
-        values = {**PRESETS[name], **changes}
-        if "family" in changes and changes["family"] != PRESETS[name]["family"]:
-            values |= {"intermediate_size": changes.get("intermediate_size", 0)}
-        return DecoderConfig(**values)
+        shape = PRESETS[name]
+        if changes.get("family", shape["family"]) != shape["family"]:
+            shape = {field: value for field, value in shape.items() if field not in _OF_A_FAMILY}
+        return DecoderConfig(**{**shape, **changes})
 
 
 def _shape(
@@ -171,6 +174,7 @@ def _shape(
     }
 
 
+_OF_A_FAMILY = ("intermediate_size", "num_local_experts", "num_experts_per_tok")
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "slm": _shape("gpt2", 12, 768, 12, 3072, 512, 30_000),
     "regular": _shape("gpt2", 24, 1024, 16, 4096, 1024, 30_000),
@@ -180,12 +184,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "char-10m": _shape("gpt2", 6, 384, 6, 1536, 256, 85),
     "tiny": _shape("llama", 6, 384, 6, 1024, 256, 8_192),
     "nano": _shape("llama", 4, 128, 4, 352, 128, 4_096),
+    "moe-toy": {
+        **_shape("mixtral", 2, 64, 4, 128, 64, 256, kv_heads=2),
+        "num_local_experts": 4,
+        "tie_word_embeddings": False,
+    },
 }
 
 
 def ffn_width(family: Family, width: int) -> int:
-    """Return the usual feed-forward width: 4 x in GPT-2, 8/3 x rounded up to a multiple of 32 in the gated families."""
-    return 4 * width if family == "gpt2" else _round_up(-(-8 * width // 3), FFN_MULTIPLE)
+    """Return the usual feed-forward width.
+
+    4 x the width in GPT-2 and 8/3 x in the gated families, rounded up to a multiple of 32, have about the same number of weights;
+    an expert has 4/3 x, so that the two experts of a token have as many together.
+    """
+    if family == "gpt2":
+        return 4 * width
+    thirds = 4 if family == "mixtral" else 8
+    return _round_up(-(-thirds * width // 3), FFN_MULTIPLE)
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -228,8 +244,27 @@ def _check(config: DecoderConfig) -> None:
             f"activation {config.hidden_act!r} is not computed in family {config.family!r}",
             fix=f"known: {', '.join(known)}",
         )
-    if not 0.0 <= config.dropout < 1.0:
-        raise UserError(f"dropout must lie in [0, 1), not {config.dropout}")
+    for name in ("dropout", "router_jitter_noise"):
+        if not 0.0 <= getattr(config, name) < 1.0:
+            raise UserError(f"{name} must lie in [0, 1), not {getattr(config, name)}")
+    _check_experts(config)
+
+
+def _check_experts(config: DecoderConfig) -> None:
+    experts, chosen = config.num_local_experts, config.num_experts_per_tok
+    if not config.has_experts:
+        if experts or chosen:
+            raise UserError(
+                f"family {config.family!r} has no experts", fix="use family 'mixtral', or leave the keys out"
+            )
+        return
+    if not 1 <= chosen <= experts:
+        raise UserError(f"a token cannot pass through {chosen} of {experts} experts", fix=f"use 1 to {max(1, experts)}")
+    if config.bias:
+        raise UserError("Mixtral's attention has no biases", fix="leave the key `bias` out, or use family 'llama'")
+    for name in ("router_aux_loss_coef", "expert_capacity_factor"):
+        if getattr(config, name) < 0:
+            raise UserError(f"{name} must not be negative, but is {getattr(config, name)}")
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:

@@ -12,7 +12,12 @@ from caslon.errors import UserError
 if TYPE_CHECKING:
     from caslon.model.config import DecoderConfig
 
-ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+}
 
 
 def written(config: "DecoderConfig") -> dict[str, Any]:
@@ -31,8 +36,10 @@ def written(config: "DecoderConfig") -> dict[str, Any]:
     else:
         table = {"rope_type": "default", "rope_theta": config.rope_theta}
         keys |= {"rope_theta": config.rope_theta, "rope_parameters": table}
-        if not config.dropout:  # transformers has no residual dropout in these families; the key is for training here
-            del keys["resid_pdrop"]
+        # transformers has none of these in the gated families; they are for training here
+        for key in ("resid_pdrop", "expert_capacity_factor"):
+            if not keys.get(key):
+                keys.pop(key, None)
     neutral = _neutral_keys(config.family, config.num_hidden_layers)
     return dict(sorted({**neutral, **config.extra, **keys}.items()))
 
@@ -66,7 +73,7 @@ def read(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _names(family: str) -> dict[str, str]:
-    return _GPT2_NAMES if family == "gpt2" else _LLAMA_NAMES
+    return {"gpt2": _GPT2_NAMES, "mixtral": _MIXTRAL_NAMES}.get(family, _LLAMA_NAMES)
 
 
 # How each field is spelled on disk, and what transformers takes when the key is missing.
@@ -104,6 +111,15 @@ _LLAMA_NAMES = {
     "dropout": "resid_pdrop",
     "bias": "attention_bias",
 }
+_ROUTER_DEFAULTS: dict[str, Any] = {
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "router_aux_loss_coef": 0.001,
+    "router_jitter_noise": 0.0,
+    "expert_capacity_factor": 0.0,
+}
+_MIXTRAL_NAMES = {**_LLAMA_NAMES, **{name: name for name in _ROUTER_DEFAULTS}}
+_MIXTRAL_NAMES.pop("bias")  # there are none
 _COMMON_DEFAULTS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 _GPT2_DEFAULTS: dict[str, Any] = {
     **_COMMON_DEFAULTS,
@@ -127,7 +143,9 @@ _DEFAULTS: Mapping[str, dict[str, Any]] = {
     "gpt2": _GPT2_DEFAULTS,
     "llama": {**_GATED_DEFAULTS, "head_dim": None},
     "qwen3": {**_GATED_DEFAULTS, "head_dim": 128},
+    "mixtral": {**_GATED_DEFAULTS, **_ROUTER_DEFAULTS, "head_dim": None, "norm_eps": 1e-5},
 }
+_DEFAULT_ROPE_THETA = {"mixtral": 1_000_000.0}  # 10,000 in the others
 _ALWAYS_WRITTEN = (
     *("architectures", "model_type", "dtype", "torch_dtype"),
     *("n_ctx", "embd_pdrop"),
@@ -143,6 +161,8 @@ def _neutral_keys(family: str, layers: int) -> dict[str, Any]:
     keys |= {"attention_dropout": 0.0}
     if family == "qwen3":
         return keys | {"use_sliding_window": False, "sliding_window": None, "max_window_layers": layers}
+    if family == "mixtral":
+        return keys | {"sliding_window": None, "output_router_logits": False}
     return keys | {"mlp_bias": False}
 
 
@@ -166,7 +186,9 @@ def _refuse_unsupported(data: Mapping[str, Any]) -> None:
                 f"config.json asks for {key} = {data[key]!r}, which this decoder does not compute",
                 fix=f"supported: {harmless[0]!r}",
             )
-    if any(kind != "full_attention" for kind in data.get("layer_types") or ()):
+    # Mixtral has no `use_sliding_window`: a window that is set is used.
+    is_windowed = data["model_type"] == "mixtral" and data.get("sliding_window") is not None
+    if is_windowed or any(kind != "full_attention" for kind in data.get("layer_types") or ()):
         raise UserError("config.json asks for sliding-window layers, which this decoder does not compute")
     for key in ("rope_parameters", "rope_scaling"):
         rope = data.get(key) or {}
@@ -188,4 +210,4 @@ def _rope_theta(data: Mapping[str, Any]) -> float:
             fix="make them equal",
         )
     found = inside if inside is not None else top
-    return float(found) if found is not None else 10_000.0
+    return float(found) if found is not None else _DEFAULT_ROPE_THETA.get(data["model_type"], 10_000.0)

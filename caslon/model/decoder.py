@@ -1,11 +1,12 @@
-"""The decoder: token ids to hidden states to logits, for the GPT-2, Llama and Qwen3 families in one file.
+"""The decoder: token ids to hidden states to logits, for the GPT-2, Llama, Qwen3 and Mixtral families in one file.
 
-Parameters are named as Hugging Face stores Llama and Qwen3; GPT-2's other names and layouts are translated at the border, in
-`weights.py`. Attention is a callable that is passed in, so training, the engine's paged cache and the tests share this file.
-Sources: GPT-2 (Radford et al. 2019), Llama (arXiv:2302.13971), Qwen3 (arXiv:2505.09388), RMSNorm (arXiv:1910.07467),
-RoPE (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped queries (arXiv:2305.13245).
+Parameters are named as Hugging Face stores Llama and Qwen3; the other names and layouts of GPT-2 and Mixtral are translated at
+the border, in `weights.py`. Attention is a callable that is passed in, so training, the engine's paged cache and the tests share
+this file. Sources: GPT-2 (Radford et al. 2019), Llama (arXiv:2302.13971), Qwen3 (arXiv:2505.09388), Mixtral (arXiv:2401.04088),
+RMSNorm (arXiv:1910.07467), RoPE (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped queries (arXiv:2305.13245).
 
-Shapes: `B` sequences, `T` tokens, `D` width, `H` query heads, `K` key heads, `C` head size, `V` vocabulary.
+Shapes: `B` sequences, `T` tokens, `N` = B T, `D` width, `H` query heads, `K` key heads, `C` head size, `V` vocabulary,
+`E` experts, `k` experts of a token.
 """
 
 from collections.abc import Callable
@@ -19,9 +20,14 @@ from torch.utils.checkpoint import checkpoint
 from caslon.errors import UserError
 from caslon.model.attention import Attend, causal
 from caslon.model.config import DecoderConfig
+from caslon.model.experts import Routing, by_expert, expert_capacity, jittered, route
 
 INITIAL_STD = 0.02  # GPT-2
+# A row of a float32 matrix product is the same, bit for bit, in every product of 4, 8, 12, ... rows, and may differ below (CPU).
+ROW_MULTIPLE = 4
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each [B or 1, T, 1, C/2]
+Record = Callable[[Routing], None]
+"""Is given the routing of each layer of a mixture, in order: `routings.append`, for one."""
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -193,6 +199,48 @@ class FeedForward(nn.Module):
         return cast(Tensor, self.down_proj(inner))
 
 
+class MixtureOfExperts(nn.Module):
+    """Several feed-forward networks, of which each token passes through the few that a linear router chooses for it.
+
+    Tokens are sorted by expert, so that each expert computes all of its own at once. The router works in float32 whatever the
+    rest does (arXiv:2101.03961, section 2.4).
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.per_token, self.noise = config.num_experts_per_tok, config.router_jitter_noise
+        self.capacity_factor = config.expert_capacity_factor
+        self.gate = Linear(config.hidden_size, config.num_local_experts, bias=False)
+        self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.num_local_experts))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """Return the feed-forward branch `[B, T, D]` of a layer, and where its tokens went."""
+        rows, count = x.flatten(0, -2), len(self.experts)  # [N, D]
+        routing = route(self._router_logits(rows), self.per_token)
+        factor = self.capacity_factor if self.training else 0.0
+        order, sizes = by_expert(routing.experts, count, expert_capacity(factor, len(rows), self.per_token, count))
+        parts = torch.split(rows.index_select(0, order // self.per_token), sizes)
+        found = torch.cat([_computed(expert, part) for expert, part in zip(self.experts, parts, strict=True)])
+        choices = found.new_zeros(routing.experts.numel(), rows.shape[1]).index_copy(0, order, found)  # [N k, D]
+        mixed = (choices.view(*routing.experts.shape, -1) * routing.weights[..., None]).sum(1)
+        return mixed.to(found.dtype).view_as(x), routing._replace(dropped=routing.experts.numel() - sum(sizes))
+
+    def _router_logits(self, rows: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
+            wide = rows.float()
+            return F.linear(
+                jittered(wide, self.noise) if self.training and self.noise else wide, self.gate.weight.float()
+            )
+
+
+def _computed(expert: nn.Module, rows: Tensor) -> Tensor:
+    """Return an expert's results for its tokens, which do not depend on how many others it has where no gradient is wanted."""
+    if torch.is_grad_enabled():  # an expert without tokens too, so that every weight has a gradient
+        return cast(Tensor, expert(rows))
+    missing = -len(rows) % ROW_MULTIPLE
+    return cast(Tensor, expert(F.pad(rows, (0, 0, 0, missing)))[: len(rows)]) if len(rows) else rows
+
+
 class DecoderLayer(nn.Module):
     """One pre-norm layer: each branch reads the normalised stream and is added to the stream itself."""
 
@@ -201,13 +249,16 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = _norm(config)
         self.self_attn = SelfAttention(config)
         self.post_attention_layernorm = _norm(config)
-        self.mlp = FeedForward(config)
+        self.has_experts = config.has_experts
+        self.mlp = MixtureOfExperts(config) if config.has_experts else FeedForward(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend, layer: int) -> Tensor:
-        """Return the stream `[B, T, D]` after this layer."""
+    def forward(self, x: Tensor, turn: Rotation | None, attend: Attend, layer: int) -> tuple[Tensor, Routing | None]:
+        """Return the stream `[B, T, D]` after this layer, and in a mixture where its tokens went."""
         x = x + self._drop(self.self_attn(self.input_layernorm(x), turn, attend, layer))
-        return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
+        read = self.post_attention_layernorm(x)
+        branch, routing = self.mlp(read) if self.has_experts else (self.mlp(read), None)
+        return x + self._drop(branch), routing
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
@@ -238,10 +289,13 @@ class Decoder(nn.Module):
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
         self.checkpoint_every = 0
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor | None = None, attend: Attend | None = None, record: Record | None = None
+    ) -> Tensor:
         """Return the hidden states `[B, T, D]` after the final norm, for ids `[B, T]`.
 
-        `positions` `[B, T]` count from 0 in each row when not given; `attend` is plain causal attention then.
+        `positions` `[B, T]` count from 0 in each row when not given; `attend` is plain causal attention then. `record` is
+        given the routing of each layer, where there are experts.
         """
         config, stack = self.config, self.model
         if positions is None:
@@ -254,9 +308,11 @@ class Decoder(nn.Module):
         turn = rotation(positions, config.head_dim, config.rope_theta, x.dtype) if config.is_rotary else None
         for number, layer in enumerate(stack.layers):
             if self.training and self.checkpoint_every and number % self.checkpoint_every == 0:
-                x = checkpoint(layer, x, turn, attend or causal, number, use_reentrant=False)
+                x, routing = checkpoint(layer, x, turn, attend or causal, number, use_reentrant=False)
             else:
-                x = layer(x, turn, attend or causal, number)
+                x, routing = layer(x, turn, attend or causal, number)
+            if record is not None and routing is not None:
+                record(routing)
         return cast(Tensor, stack.norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:

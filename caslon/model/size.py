@@ -26,11 +26,17 @@ class ParameterCounts:
     vectors: int  # norms and biases
     head: int  # 0 when tied
     stored_zeros: int  # biases written for readers that expect them, and not trained
+    idle: int = 0  # weights of the experts that a token does not pass through
 
     @property
     def trained(self) -> int:
         """All parameters that are trained: those of the built decoder."""
         return self.embedding + self.positions + self.matrices + self.vectors + self.head
+
+    @property
+    def active(self) -> int:
+        """Trained parameters that take part in computing one token: all of them where there are no experts."""
+        return self.trained - self.idle
 
     @property
     def stored(self) -> int:
@@ -48,7 +54,9 @@ def parameter_counts(config: DecoderConfig) -> ParameterCounts:
     width, layers, inner = config.hidden_size, config.num_hidden_layers, config.intermediate_size
     query = config.num_attention_heads * config.head_dim
     key = config.num_key_value_heads * config.head_dim
-    matrices = width * (2 * query + 2 * key) + (3 if config.is_gated else 2) * width * inner
+    feed_forward = (3 if config.is_gated else 2) * width * inner
+    experts = config.num_local_experts
+    matrices = width * (2 * query + 2 * key) + (experts or 1) * feed_forward + experts * width  # the last is the router
     attention_biases = query + 2 * key + width
     vectors = 2 * width + (attention_biases if config.bias else 0) + (2 * config.head_dim if config.has_qk_norm else 0)
     final_vectors, stored_zeros = width, 0
@@ -66,20 +74,21 @@ def parameter_counts(config: DecoderConfig) -> ParameterCounts:
         vectors=layers * vectors + final_vectors,
         head=0 if config.tie_word_embeddings else config.vocab_size * width,
         stored_zeros=stored_zeros,
+        idle=layers * (experts - config.num_experts_per_tok) * feed_forward,
     )
 
 
 def flop_per_token(config: DecoderConfig, context: int | None = None) -> int:
     """Return the floating-point operations one trained token costs, forward and backward.
 
-    Six per weight that takes part in a matrix product (the head does, the embedding and the norms do not), and
-    6 x layers x width x context for causal attention.
+    Six per weight that takes part in a matrix product (the head does, the embedding and the norms do not, nor the experts that a
+    token does not pass through), and 6 x layers x width x context for causal attention.
     """
     counts = parameter_counts(config)
     head = config.vocab_size * config.hidden_size
     attention_width = config.num_attention_heads * config.head_dim
     length = context or config.max_position_embeddings
-    return 6 * (counts.matrices + head) + 6 * config.num_hidden_layers * attention_width * length
+    return 6 * (counts.matrices - counts.idle + head) + 6 * config.num_hidden_layers * attention_width * length
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,9 @@ def _kept_numbers_per_token(config: DecoderConfig) -> int:
     if config.has_qk_norm:
         attention += query + key  # queries and keys before their norm
     inner = (4 if config.is_gated else 2) * config.intermediate_size
+    if config.has_experts:
+        # Each expert's input and result are copies, the latter kept twice; the router keeps its input in float32.
+        inner = config.num_experts_per_tok * (inner + 2 * config.hidden_size) + config.hidden_size
     dropped = 2 * (config.hidden_size // FLOAT_BYTES) if config.dropout else 0  # masks of one byte
     return stream + attention + inner + dropped
 

@@ -1,8 +1,8 @@
 """A decoder's weights to safetensors files and back, under the names and in the layouts Hugging Face uses.
 
-Llama's and Qwen3's names are the decoder's own. GPT-2 on disk has one fused projection for queries, keys and values, matrices
-stored input-first ("Conv1D"), and always biases. No pickle is read or written. Above 5 GB the weights are cut into shards with
-an index, as transformers does.
+Llama's and Qwen3's names are the decoder's own; Mixtral calls the mixture and its experts' matrices otherwise. GPT-2 on disk has
+one fused projection for queries, keys and values, matrices stored input-first ("Conv1D"), and always biases. No pickle is read or
+written. Above 5 GB the weights are cut into shards with an index, as transformers does.
 """
 
 import json
@@ -41,24 +41,50 @@ _GPT2_TOP = {
     "model.norm.weight": "transformer.ln_f.weight",
     "model.norm.bias": "transformer.ln_f.bias",
 }
+# Part of a decoder name -> what Mixtral writes there.
+_MIXTRAL_PARTS = {
+    ".mlp.": ".block_sparse_moe.",
+    ".gate_proj.": ".w1.",
+    ".down_proj.": ".w2.",
+    ".up_proj.": ".w3.",
+}
 _GPT2_BUFFERS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")  # causal masks in old files
 
 
 def disk_tensors(decoder: Decoder) -> dict[str, Tensor]:
     """Return the decoder's weights under their on-disk names; tied weights stand once."""
     state = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
-    return _gpt2_from_state(state, decoder.config) if decoder.config.family == "gpt2" else state
+    if decoder.config.family == "gpt2":
+        return _gpt2_from_state(state, decoder.config)
+    return {_disk_name(name): tensor for name, tensor in state.items()} if decoder.config.has_experts else state
 
 
 def load_disk_tensors(decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
     """Put on-disk tensors into a decoder, in their place; `UserError` names what is missing, left over or misshapen."""
     config = decoder.config
-    state = _gpt2_to_state(tensors, config) if config.family == "gpt2" else dict(tensors)
+    if config.family == "gpt2":
+        state = _gpt2_to_state(tensors, config)
+    else:
+        state = (
+            {_decoder_name(name): tensor for name, tensor in tensors.items()} if config.has_experts else dict(tensors)
+        )
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)  # some writers store the tied head a second time
     state = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
     _check_shapes(decoder, state)
     decoder.load_state_dict(state, assign=True)
+
+
+def _disk_name(name: str) -> str:
+    for ours, theirs in _MIXTRAL_PARTS.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _decoder_name(name: str) -> str:
+    for ours, theirs in _MIXTRAL_PARTS.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 def _check_shapes(decoder: Decoder, state: Mapping[str, Tensor]) -> None:

@@ -44,7 +44,7 @@ SMALLEST_BATCH_TOKENS = 2048
 class ShapeSettings(settings.Settings):
     """What the model is made of. A key left out follows from depth and family."""
 
-    family: Family = Field("qwen3", description="gpt2, llama or qwen3")
+    family: Family = Field("qwen3", description="gpt2, llama, qwen3 or mixtral")
     depth: int = Field(4, ge=1, le=256, description="layers; the one dial")
     hidden_size: int | None = Field(None, ge=8, description="width; 64 per layer by default")
     num_attention_heads: int | None = Field(None, ge=1, description="query heads")

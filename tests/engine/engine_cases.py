@@ -8,7 +8,7 @@ from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 
 CONTEXT = 192
-FAMILIES = ("gpt2", "llama", "qwen3")
+FAMILIES = ("gpt2", "llama", "qwen3", "mixtral")
 
 
 def make_decoder(family: str, vocab_size: int, seed: int = 1) -> Decoder:

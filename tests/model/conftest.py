@@ -30,6 +30,7 @@ def tiny_config(family: Family, **changes: object) -> DecoderConfig:
         "num_attention_heads": 4,
         "num_key_value_heads": 4 if family == "gpt2" else 2,
         "max_position_embeddings": 96,
+        "num_local_experts": 4 if family == "mixtral" else 0,
     }
     return DecoderConfig(**{**values, **changes})
 

@@ -147,7 +147,11 @@ def test_a_missing_shape_key_is_named(make_config):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"family": "gpt3"}, "gpt2, llama, qwen3"),
+        ({"family": "gpt3"}, "gpt2, llama, qwen3, mixtral"),
+        ({"num_local_experts": 4}, "mixtral"),
+        ({"family": "mixtral", "num_experts_per_tok": 5}, "1 to 4"),
+        ({"family": "mixtral", "bias": True}, "llama"),
+        ({"family": "mixtral", "expert_capacity_factor": -1.0}, "negative"),
         ({"num_attention_heads": 5, "family": "gpt2", "num_key_value_heads": 5}, "4"),
         ({"num_key_value_heads": 3}, "2, 4"),
         ({"head_dim": 7}, "6 or 8"),

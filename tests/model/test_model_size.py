@@ -43,6 +43,7 @@ LLAMA_2_7B = DecoderConfig(
 @pytest.mark.parametrize("tied", [True, False])
 def test_counts_equal_those_of_the_built_decoder(name, family, bias, tied):
     changes = {"num_key_value_heads": 0} if family == "gpt2" else {}
+    bias = bias and family != "mixtral"
     config = DecoderConfig.preset(name, family=family, bias=bias, tie_word_embeddings=tied, **changes)
     with torch.device("meta"):
         decoder = Decoder(config)

@@ -14,7 +14,7 @@ from caslon.model.weights import INDEX_FILE, disk_tensors, load_disk_tensors, re
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_weights_come_back_bit_for_bit(family, tied, bias, make_decoder, tmp_path):
-    decoder = make_decoder(family, tie_word_embeddings=tied, bias=bias)
+    decoder = make_decoder(family, tie_word_embeddings=tied, bias=bias and family != "mixtral")
     write_weights(tmp_path, disk_tensors(decoder))
     again = Decoder(decoder.config)
     load_disk_tensors(again, read_weights(tmp_path))

@@ -8,7 +8,7 @@ import torch
 from caslon.model.cache import greedy_decode
 from caslon.model.config import FAMILIES, DecoderConfig
 from caslon.model.folder import ModelFolder, save_model_folder
-from caslon.model.weights import disk_tensors
+from caslon.model.weights import disk_tensors, read_weights
 
 transformers = pytest.importorskip("transformers", reason="parity needs transformers")
 IDS = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(2))
@@ -19,6 +19,8 @@ VARIANTS = [
     ("llama", {"rope_theta": 500_000.0, "tie_word_embeddings": False, "bias": True}),
     ("llama", {"norm_eps": 1e-6, "num_key_value_heads": 4, "intermediate_size": 48}),
     ("qwen3", {"head_dim": 16, "num_key_value_heads": 1}),
+    ("mixtral", {"num_experts_per_tok": 1, "tie_word_embeddings": False, "rope_theta": 1e6}),
+    ("mixtral", {"num_local_experts": 6, "num_experts_per_tok": 3, "head_dim": 16}),
 ]
 
 
@@ -51,8 +53,8 @@ def test_our_folder_in_transformers(family, changes, tmp_path, make_decoder, tok
     model, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert model.dtype == torch.float32
-    stored = {name for name in model.state_dict() if name != "lm_head.weight" or not decoder.config.tie_word_embeddings}
-    assert set(disk_tensors(decoder)) == stored
+    model.save_pretrained(tmp_path / "theirs")
+    assert set(disk_tensors(decoder)) == set(read_weights(tmp_path / "theirs"))
     assert_same(decoder, model.eval())
     assert model.generation_config.eos_token_id == list(tokenizer.stop_ids)
     assert model.config.pad_token_id == tokenizer.pad_id
@@ -114,3 +116,21 @@ def test_a_packed_row_equals_transformers_on_each_document(tmp_path, make_decode
         for row, cut in ((0, 20), (1, 50)):
             for part in (slice(0, cut), slice(cut, 64)):
                 assert (packed[row, part] - model(IDS[row : row + 1, part]).logits[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("counted", [None, torch.rand(2, 64, generator=torch.Generator().manual_seed(6)) < 0.7])
+@pytest.mark.promise("pretraining", "the balance loss of a mixture equals transformers' function")
+def test_the_balance_loss_equals_that_of_transformers(counted, make_decoder):
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    from caslon.model.experts import balance_loss
+
+    decoder = make_decoder("mixtral")
+    routings = []
+    with torch.no_grad():
+        decoder(IDS, record=routings.append)
+    assert len(routings) == 2
+    logits = tuple(routing.probabilities.log() for routing in routings)
+    theirs = load_balancing_loss_func(logits, 4, 2, None if counted is None else counted.long())
+    ours = balance_loss(routings, None if counted is None else counted.flatten())
+    assert ours.item() == pytest.approx(float(theirs), abs=1e-6)
