@@ -38,7 +38,7 @@ from caslon.folders import (
 )
 from caslon.observe.events import EventLog, Finished, Listener, Started
 from caslon.recipe import Recipe, StageTable
-from caslon.stages.stage import PlanContext, PlanRow, StageContext
+from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 
 SUPERSEDED = "superseded"
 RECORDED_VERSIONS = ("torch", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -55,8 +55,8 @@ class PlannedStage:
     rows: tuple[PlanRow, ...]
 
 
-def plan(recipe: Recipe, runs: Path) -> list[PlannedStage]:
-    """Return what `run` would do, stage by stage, with every derived value."""
+def plan(recipe: Recipe, runs: Path, *, device: str = THIS, price_per_hour: float | None = None) -> list[PlannedStage]:
+    """Return what `run` would do, stage by stage, with every derived value, on this device or on one that is named."""
     run_folder = runs / recipe.name
     finished: dict[str, StageFolder] = {}
     planned = []
@@ -66,7 +66,8 @@ def plan(recipe: Recipe, runs: Path) -> list[PlannedStage]:
         found = _finished_folder(run_folder, table.name, key)
         if found:
             finished[table.name] = found
-        planned.append(PlannedStage(table, key, _state(run_folder, table.name, found), _rows(recipe, table, inputs)))
+        rows = _rows(recipe, table, inputs, device, price_per_hour)
+        planned.append(PlannedStage(table, key, _state(run_folder, table.name, found), rows))
     return planned
 
 
@@ -228,11 +229,14 @@ def _source_digests(table: StageTable) -> dict[str, str]:
     return {f"{common} ({len(paths):,} files)": digest}
 
 
-def _rows(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder]) -> tuple[PlanRow, ...]:
+def _rows(
+    recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder], device: str, price_per_hour: float | None
+) -> tuple[PlanRow, ...]:
     if not hasattr(table.module, "plan"):
         return ()
     settings = {other.name: other.settings for other in recipe.stages}
-    return tuple(table.module.plan(PlanContext(table.name, table.settings, recipe.seed, inputs, settings, Path.cwd())))
+    context = PlanContext(table.name, table.settings, recipe.seed, inputs, settings, Path.cwd(), device, price_per_hour)
+    return tuple(table.module.plan(context))
 
 
 def _state(run_folder: Path, name: str, found: StageFolder | None) -> str:

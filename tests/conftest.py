@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def tiny_shakespeare() -> Path:
             assert digest == TINY_SHAKESPEARE_SHA256, f"{path} is another text"
             return path
     pytest.skip("tiny Shakespeare (../text/tiny-shakespeare.txt) is not here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what caslon remembers of a machine apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

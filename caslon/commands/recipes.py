@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
+from caslon.errors import UserError
 
 if TYPE_CHECKING:
     from caslon.recipe import Recipe, StageTable
     from caslon.runner import PlannedStage
 
 app = group()
+TRAINING_KINDS = ("pretrain", "finetune")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="a recipe (.toml)", metavar="RECIPE")]
 SetOption = Annotated[
@@ -70,11 +72,24 @@ def train(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS,
 
 
 @app.command()
-def plan(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:  # noqa: B006
+def plan(
+    words: Annotated[
+        list[str],
+        typer.Argument(help="a recipe (.toml); after the word train only its training", metavar="[train] RECIPE"),
+    ],
+    device: Annotated[str, typer.Option(help="this, or A30, A100, H100, H200", metavar="NAME")] = "this",
+    price: Annotated[float | None, typer.Option(min=0, help="of an hour of the device", metavar="PER_HOUR")] = None,
+    set_: SetOption = [],  # noqa: B006
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a run will do, need and cost, without doing it."""
     from caslon import runner
 
-    planned = runner.plan(_loaded(recipe, set_), runs)
+    recipe, only_training = _planned_recipe(words)
+    planned = runner.plan(_loaded(recipe, set_), runs, device=device, price_per_hour=price)
+    if only_training:
+        planned = [stage for stage in planned if stage.table.kind in TRAINING_KINDS]
     if as_json:
         print_json([_planned_json(stage) for stage in planned])
         return
@@ -83,10 +98,29 @@ def plan(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, 
         say(f"[{stage.table.name}] {stage.state}" + (f" | {inputs}" if inputs else ""))
         if stage.rows:
             print_table(
-                ("value", "", "unit", "origin"), [(r.name, figure(r.value), r.unit, r.origin) for r in stage.rows]
+                ("value", "", "unit", "origin"), [(r.name, *_shown(r.value, r.unit), r.origin) for r in stage.rows]
             )
     if any(stage.state != "done" for stage in planned):
         say(f"start it: {_command(recipe, set_)}")
+
+
+def _shown(value: Any, unit: str) -> tuple[str, str]:
+    """Return a planned value and its unit as people read them: `8.5 GB` for bytes, `36 min 0 s` for seconds."""
+    from caslon.observe.console import duration, size
+
+    if unit == "bytes":
+        return size(value), ""
+    if unit == "s":
+        return duration(value), ""
+    return (f"{value:.4g}" if unit == "FLOP" else figure(value)), unit
+
+
+def _planned_recipe(words: Sequence[str]) -> tuple[Path, bool]:
+    if len(words) == 1:
+        return Path(words[0]), False
+    if len(words) == 2 and words[0] == "train":
+        return Path(words[1]), True
+    raise UserError(f"cannot plan '{' '.join(words)}'", fix="caslon plan RECIPE, or caslon plan train RECIPE")
 
 
 @app.command()

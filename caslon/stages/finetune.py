@@ -94,7 +94,8 @@ def run(context: StageContext) -> dict[str, Any]:
     from caslon.model.size import flop_per_token
     from caslon.train.batches import ConversationBatches
     from caslon.train.objectives import NextToken
-    from caslon.train.precision import choose_compute, matmul_flops_per_second
+    from caslon.train.peak import peak_of
+    from caslon.train.precision import choose_compute
     from caslon.train.session import train_in_folder
     from caslon.train.trainer import Extras
     from caslon.train.validation import fixed_batches
@@ -129,7 +130,7 @@ def run(context: StageContext) -> dict[str, Any]:
             ),
             lineage={"parent": parent.digest(), "conversations": digest},
             flops_per_token=flop_per_token(decoder.config, length),
-            peak_flops_per_second=matmul_flops_per_second(compute),
+            peak=peak_of(compute),
         ),
         sidecar={"parent": parent.digest(), "data": digest},
     )

@@ -14,7 +14,8 @@ from pydantic import Field
 from caslon import settings
 from caslon.errors import UserError
 from caslon.model.config import DecoderConfig, Family
-from caslon.model.size import checkpoint_bytes, flop_per_token, parameter_counts, training_memory
+from caslon.model.size import flop_per_token, parameter_counts
+from caslon.stages.costs import advice_rows, cost_rows, forecast_here_or_there
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
@@ -32,10 +33,6 @@ READS: Sequence[str] = ("tokens",)
 WRITES: str | None = "model"
 
 TOKENS_FOLDER = "tokens"
-# Of the matrix-product peak, optimiser included: measured at depth 4 with Muon on two cores (0.48 in fp32, 0.33 in bf16), usual
-# on a GPU.
-EXPECTED_SHARE = {("cpu", "fp32"): 0.45, ("cpu", "bf16"): 0.33, ("cuda", "fp32"): 0.35, ("cuda", "bf16"): 0.35}
-MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_CACHE_GIB = 0.05
 SMALLEST_BATCH_TOKENS = 2048
@@ -72,14 +69,23 @@ def plan(context: PlanContext) -> list[PlanRow]:
     vocab_size = split.vocab_size if split else _planned_vocab_size(context.recipe_settings)
     config = decoder_config(chosen, vocab_size, defaults_for(chosen, vocab_size).context)
     what, origins = train_plan(chosen, vocab_size, context.seed)
-    rows = [*_shape_rows(chosen, config), *_training_rows(what, origins), *_cost_rows(chosen, config, what)]
-    tokens = what.steps * what.tokens_per_step
-    rows.append(PlanRow("tokens per parameter", round(tokens / parameter_counts(config).trained, 2), "", "computed"))
-    if split:
-        epochs = tokens / len(split.ids)
-        note = "computed" if epochs <= MANY_EPOCHS else f"more than {MANY_EPOCHS}: expect over-fitting"
-        rows.append(PlanRow("epochs", round(epochs, 2), "", note))
-    return rows
+    forecast, precision, reason = forecast_here_or_there(
+        context,
+        chosen,
+        config,
+        what,
+        document_masking=chosen.doc_mask,
+        data_tokens=len(split.ids) if split else None,
+    )
+    rows = [
+        *_shape_rows(chosen, config),
+        *_training_rows(what, origins),
+        PlanRow("tokens per parameter", round(forecast.tokens_per_parameter, 2), "", "computed"),
+    ]
+    if forecast.epochs is not None:
+        rows.append(PlanRow("epochs", round(forecast.epochs, 2), "", "computed"))
+    rows += cost_rows(config, what, forecast, precision, reason)
+    return [*rows, *advice_rows(config, forecast)]
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -87,7 +93,8 @@ def run(context: StageContext) -> dict[str, Any]:
     from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
     from caslon.train.objectives import NextToken
-    from caslon.train.precision import choose_compute, matmul_flops_per_second
+    from caslon.train.peak import peak_of
+    from caslon.train.precision import choose_compute
     from caslon.train.session import train_in_folder
     from caslon.train.trainer import Extras
     from caslon.train.validation import fixed_batches
@@ -116,7 +123,7 @@ def run(context: StageContext) -> dict[str, Any]:
             sample=continuations(tokenizer, chosen.sample_prompts, chosen.sample_tokens, context.seed),
             lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
             flops_per_token=flop_per_token(decoder.config, what.context),
-            peak_flops_per_second=matmul_flops_per_second(compute),
+            peak=peak_of(compute),
         ),
         sidecar={"data": splits["train"].dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
     )
@@ -266,24 +273,6 @@ def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
         PlanRow("warmup_steps", what.schedule.warmup_steps, "steps", origins["warmup_steps"]),
         PlanRow("eval_every", what.eval_every, "steps", origins["eval_every"]),
         PlanRow("eval_batches", what.eval_batches, "batches", origins["eval_batches"]),
-    ]
-
-
-def _cost_rows(chosen: Settings, config: DecoderConfig, what: TrainPlan) -> list[PlanRow]:
-    from caslon.train.precision import choose_compute, matmul_flops_per_second
-
-    compute = choose_compute(chosen)
-    peak = matmul_flops_per_second(compute)
-    share = EXPECTED_SHARE[compute.device.type, compute.precision]
-    flop = flop_per_token(config, what.context) * what.steps * what.tokens_per_step
-    memory = training_memory(config, micro_batch=what.micro_batch, context=what.context, optimizer=what.optimizer)
-    return [
-        PlanRow("precision", compute.precision, "", compute.reason),
-        PlanRow("training", flop, "FLOP", "computed"),
-        PlanRow("peak of this device", round(peak / 1e9), "GFLOP/s", "measured"),
-        PlanRow("training time", round(flop / (peak * share)), "s", f"estimate: {share:.0%} of the peak"),
-        PlanRow("memory", memory.total, "bytes", "estimate"),
-        PlanRow("checkpoint", checkpoint_bytes(config, optimizer=what.optimizer), "bytes", "computed"),
     ]
 
 

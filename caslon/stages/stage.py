@@ -15,6 +15,7 @@ from caslon.folders import StageFolder
 from caslon.observe.events import EventLog
 from caslon.settings import Settings
 
+THIS = "this"  # the device caslon runs on, in a plan
 KINDS = ("corpus", "tokenizer", "pretrain", "finetune", "evaluate", "quantize", "export", "index", "serve")
 NAMED_KINDS = ("finetune", "evaluate", "quantize", "export", "index", "serve")  # a recipe may hold several of these
 
@@ -39,6 +40,8 @@ class PlanContext:
     inputs: Mapping[str, StageFolder]
     recipe_settings: Mapping[str, Settings]  # all tables of the recipe by stage name
     base: Path  # where relative paths in settings start: the folder the command was given in
+    device: str = THIS  # what the plan is for: this machine, or a name of `train/devices.py`
+    price_per_hour: float | None = None  # of that device, in whatever currency
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from caslon.train.batches import Batch, Batches
 from caslon.train.checkpoint import Checkpoint, Checkpoints, SaveModel, refuse_changes
 from caslon.train.objectives import Objective
 from caslon.train.optimizer import Optimizer
+from caslon.train.peak import Peak, memory_gb
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute
 from caslon.train.validation import validation_metrics
@@ -49,7 +50,7 @@ class Extras:
     measure: Callable[[Decoder, int], Mapping[str, float]] | None = None  # more values at an evaluation
     lineage: Mapping[str, Any] = field(default_factory=dict)  # digests that must stay the same when a run is resumed
     flops_per_token: int = 0
-    peak_flops_per_second: float = 0.0
+    peak: Peak | None = None  # of the device: what `train/mfu` is a share of
 
 
 NO_EXTRAS = Extras()
@@ -265,7 +266,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        progress, values = self.progress, dict[str, float]()
+        progress, values = self.progress, {"eval/iter": float(self.progress.step)}
         if progress.recent_count:
             values["eval/train_loss"] = progress.recent_loss / progress.recent_count
         if self.extras.validation:
@@ -388,22 +389,33 @@ class Trainer:
 
     def _log(self, loss: float, rate: float, norm: float, seconds: float) -> None:
         step = self.progress.step
-        values = {"train/loss": loss, "train/lr": rate, "train/grad_norm": norm, "train/tokens": self.progress.tokens}
+        values = {
+            "train/iter": float(step),
+            "train/loss": loss,
+            "train/lr": rate,
+            "train/grad_norm": norm,
+            "train/tokens": self.progress.tokens,
+        }
         self.events.emit(Metrics(step, values))
         self._timed_steps += 1
         smoothed = self._timed_steps >= FIRST_SMOOTHED_STEP
         self._step_seconds = SMOOTHING * self._step_seconds + (1 - SMOOTHING) * seconds if smoothed else seconds
         speed = self.plan.tokens_per_step / self._step_seconds
-        timing = {"train/dt_ms": seconds * 1e3, "train/tokens_per_s": speed, **self._device_share(speed)}
+        timing = {
+            "train/dt_ms": seconds * 1e3,
+            "train/tokens_per_s": speed,
+            **self._device_share(speed),
+            "train/mem_gb": memory_gb(self.compute.device),
+        }
         self.events.emit(Timing(step, timing))
         if step % self.plan.log_every == 0 or step == self.plan.steps:
             self.events.progress("training", step, self.plan.steps, "steps", self._line(loss, rate, norm, timing))
 
     def _device_share(self, tokens_per_second: float) -> dict[str, float]:
         """Return the share of the device's peak that training uses, evaluation and saving left out."""
-        if not self.extras.peak_flops_per_second:
+        if self.extras.peak is None:
             return {}
-        return {"train/mfu": tokens_per_second * self.extras.flops_per_token / self.extras.peak_flops_per_second}
+        return {"train/mfu": tokens_per_second * self.extras.flops_per_token / self.extras.peak.flops_per_second}
 
     def _line(self, loss: float, rate: float, norm: float, timing: Mapping[str, float]) -> str:
         parts = [
@@ -412,9 +424,8 @@ class Trainer:
             f"gnorm {norm:.2f}",
             f"{timing['train/tokens_per_s']:,.0f} tok/s",
         ]
-        if "train/mfu" in timing:
-            peak = self.extras.peak_flops_per_second / 1e12
-            parts.append(f"mfu {timing['train/mfu']:.1%} of {peak:.2f} TFLOP/s ({self.compute.precision}, measured)")
+        if self.extras.peak is not None:
+            parts.append(f"mfu {timing['train/mfu']:.1%} of {self.extras.peak.describe()}")
         if "eval/val_bpb" in self.last_metrics:
             parts.append(f"val {self.last_metrics['eval/val_bpb']:.3f} bits/byte")
         return " | ".join(parts)

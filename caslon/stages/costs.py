@@ -1,0 +1,91 @@
+"""A training plan to the rows of `caslon plan` about what it costs: memory by what holds it, time, money, advice.
+
+The device is the one here, at the speed that was measured on it, or one of the table in `train/devices.py`.
+"""
+
+from caslon.errors import UserError
+from caslon.model.config import DecoderConfig
+from caslon.model.size import flop_per_token, kv_cache_bytes_per_token
+from caslon.stages.stage import THIS, PlanContext, PlanRow
+from caslon.train.devices import Device, device_named, free_memory_bytes
+from caslon.train.forecast import Forecast, Rate, advice, assumed_rate, make_forecast
+from caslon.train.plan import TrainPlan
+from caslon.train.settings import DeviceSettings
+
+ASSUMED_SHARE = 0.35  # of a GPU's peak, optimiser included: usual for models of this size
+# Of the matrix-product peak, optimiser included: measured at depth 4 with Muon on two cores (0.48 in fp32, 0.33 in bf16).
+CPU_SHARE = {"fp32": 0.45, "bf16": 0.33}
+
+
+def forecast_here_or_there(
+    context: PlanContext,
+    chosen: DeviceSettings,
+    config: DecoderConfig,
+    what: TrainPlan,
+    *,
+    document_masking: bool,
+    data_tokens: int | None,
+) -> tuple[Forecast, str, str]:
+    """Return the forecast on the device the plan is made for, its number format and why that one."""
+    if context.device == THIS:
+        rate, room, precision, reason = _here(chosen)
+    else:
+        rate, room, precision, reason = _there(chosen, device_named(context.device))
+    forecast = make_forecast(
+        config,
+        what,
+        precision=precision,
+        document_masking=document_masking,
+        available_bytes=room,
+        rate=rate,
+        data_tokens=data_tokens,
+        price_per_hour=context.price_per_hour,
+    )
+    return forecast, precision, reason
+
+
+def _there(chosen: DeviceSettings, device: Device) -> tuple[Rate, int, str, str]:
+    if chosen.device == "cpu":
+        raise UserError(f"the recipe asks for device = 'cpu', the plan for {device.name}", fix="leave one of them out")
+    precision = "bf16" if chosen.precision == "auto" else chosen.precision
+    reason = f"{device.name} computes bf16" if chosen.precision == "auto" else "setting"
+    return assumed_rate(device, precision, ASSUMED_SHARE), device.usable_bytes, precision, reason
+
+
+def _here(chosen: DeviceSettings) -> tuple[Rate, int, str, str]:
+    from caslon.train.peak import free_bytes, peak_of
+    from caslon.train.precision import choose_compute
+
+    compute = choose_compute(chosen)
+    peak = peak_of(compute)
+    share = CPU_SHARE[compute.precision] if compute.device.type == "cpu" else ASSUMED_SHARE
+    rate = Rate(peak.flops_per_second * share, f"estimate: {share:.0%} of {peak.describe()}")
+    room = free_memory_bytes() if compute.device.type == "cpu" else free_bytes(compute)
+    return rate, room, compute.precision, compute.reason
+
+
+def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast, precision: str, reason: str) -> list[PlanRow]:
+    """Return the rows: precision, work, memory, checkpoint, time and, with a price, money."""
+    memory = forecast.memory
+    parts = ("weights", "gradients", "optimizer", "activations", "logits")
+    rows = [
+        PlanRow("precision", precision, "", reason),
+        PlanRow("work for a token", flop_per_token(config, what.context), "FLOP", "computed"),
+        PlanRow("training", forecast.flop, "FLOP", "computed"),
+        *(PlanRow(f"memory: {part}", getattr(memory, part), "bytes", "computed") for part in parts),
+        PlanRow("memory", memory.total, "bytes", "estimate, without the program itself"),
+        PlanRow("memory there", forecast.available_bytes, "bytes", "what training may fill"),
+        PlanRow("fits", "yes" if forecast.fits else f"no; {forecast.remedy or 'use a smaller model'}", "", "computed"),
+        PlanRow("KV cache of a token", kv_cache_bytes_per_token(config), "bytes", "computed, in bf16"),
+        PlanRow("checkpoint", forecast.checkpoint_bytes, "bytes", "computed"),
+        PlanRow("training time", round(forecast.training_seconds, 1), "s", forecast.rate.origin),
+        PlanRow("evaluation time", round(forecast.evaluation_seconds, 1), "s", "a third of the work of a step"),
+    ]
+    if forecast.cost is not None:
+        rows.append(PlanRow("cost", round(forecast.cost, 2), "", f"{forecast.price_per_hour:g} an hour"))
+    return rows
+
+
+def advice_rows(config: DecoderConfig, forecast: Forecast) -> list[PlanRow]:
+    """Return one row for each piece of advice."""
+    return [PlanRow(f"advice {n}", text, "", "advice") for n, text in enumerate(advice(config, forecast), start=1)]

@@ -1,0 +1,198 @@
+"""A shape and a training plan to what the run will need: memory by what holds it, time, money, and whether it fits. No torch.
+
+Time is work over a stated rate: the rate of timed steps, or the device's peak times a usual share of it. What does not fit comes
+with the smallest change that does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from caslon.model.config import DecoderConfig
+from caslon.model.size import (
+    TrainingMemory,
+    checkpoint_bytes,
+    flop_per_token,
+    parameter_counts,
+    training_memory,
+)
+from caslon.train.devices import Device
+from caslon.train.plan import FORWARD_SHARE, TOKENS_PER_PARAMETER, TrainPlan
+
+MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
+FEW_TOKENS_SHARE = 0.5  # of TOKENS_PER_PARAMETER: below, a smaller model trained longer would be better
+K_QUANT_WIDTH = 256  # llama.cpp's k-quants store weights in blocks of this many
+MOST_PROCESSES = 1024
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast training computes, and how that is known."""
+
+    flops_per_second: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will need. Bytes are of one process."""
+
+    memory: TrainingMemory
+    available_bytes: int
+    remedy: str | None  # the smallest change that fits; None when the run fits as it is
+    checkpoint_bytes: int
+    tokens: int
+    parameters: int
+    epochs: float | None  # None: nobody knows yet how much text there is
+    flop: int  # of all training steps
+    training_seconds: float
+    evaluation_seconds: float
+    rate: Rate
+    price_per_hour: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits into the memory that is there."""
+        return self.memory.total <= self.available_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Training and evaluation together."""
+        return self.training_seconds + self.evaluation_seconds
+
+    @property
+    def cost(self) -> float | None:
+        """What the run costs, in the currency of the price; None without a price."""
+        return None if self.price_per_hour is None else self.price_per_hour * self.seconds / 3600
+
+    @property
+    def tokens_per_parameter(self) -> float:
+        """Tokens seen for each trained parameter."""
+        return self.tokens / self.parameters
+
+
+def make_forecast(
+    config: DecoderConfig,
+    plan: TrainPlan,
+    *,
+    precision: str,
+    document_masking: bool,
+    available_bytes: int,
+    rate: Rate,
+    data_tokens: int | None = None,
+    price_per_hour: float | None = None,
+) -> Forecast:
+    """Return the forecast of a run. `available_bytes` is what training may fill on one device."""
+    needs = _Needs(config, plan, precision, document_masking)
+    memory = needs.memory(plan.micro_batch)
+    tokens = plan.steps * plan.tokens_per_step
+    flop = flop_per_token(config, plan.context) * tokens
+    return Forecast(
+        memory=memory,
+        available_bytes=available_bytes,
+        remedy=None if memory.total <= available_bytes else next(_remedies(needs, available_bytes), None),
+        checkpoint_bytes=checkpoint_bytes(config, optimizer=plan.optimizer),
+        tokens=tokens,
+        parameters=parameter_counts(config).trained,
+        epochs=tokens / data_tokens if data_tokens else None,
+        flop=flop,
+        training_seconds=flop / rate.flops_per_second,
+        evaluation_seconds=flop / rate.flops_per_second * _evaluation_share(plan),
+        rate=rate,
+        price_per_hour=price_per_hour,
+    )
+
+
+def assumed_rate(device: Device, precision: str, share: float) -> Rate:
+    """Return the rate of a device that is not here: its peak times the share of it that training usually reaches."""
+    return Rate(
+        device.peak(precision) * share,
+        f"estimate: {share:.0%} of {device.peak(precision) / 1e12:.3g} TFLOP/s ({device.name} {precision})",
+    )
+
+
+def _evaluation_share(plan: TrainPlan) -> float:
+    """Return the work of all evaluations as a share of the work of all training steps."""
+    evaluations = -(-plan.steps // plan.eval_every)
+    return evaluations * plan.eval_batches * FORWARD_SHARE / plan.steps
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """The memory of one run under changes that leave its result alone."""
+
+    config: DecoderConfig
+    plan: TrainPlan
+    precision: str
+    document_masking: bool
+
+    def memory(self, micro_batch: int, *, checkpointing: bool = False, processes: int = 1) -> TrainingMemory:
+        whole = training_memory(
+            self.config,
+            micro_batch=micro_batch,
+            context=self.plan.context,
+            optimizer=self.plan.optimizer,
+            checkpointing=checkpointing,
+            document_masking=self.document_masking,
+            activation_bytes=4 if self.precision == "fp32" else 2,
+        )
+        if processes == 1:
+            return whole
+        layer = parameter_counts(self.config).matrices // self.config.num_hidden_layers * 4
+        shards = {
+            name: -(-getattr(whole, name) // processes) + gathered
+            for name, gathered in (("weights", layer), ("gradients", layer), ("optimizer", 0))
+        }
+        return replace(whole, **shards)
+
+
+def _remedies(needs: _Needs, room: int) -> Iterator[str]:
+    """Yield what would make a run fit, the smallest change first."""
+    batch = needs.plan.batch
+    sizes = [size for size in range(needs.plan.micro_batch, 0, -1) if batch % size == 0]
+    for checkpointing in (False, True):
+        for size in sizes:
+            memory = needs.memory(size, checkpointing=checkpointing)
+            if memory.total <= room:
+                yield _told(size, memory, checkpointing=checkpointing)
+                break
+    processes = 2
+    while processes <= MOST_PROCESSES:
+        memory = needs.memory(1, checkpointing=True, processes=processes)
+        if memory.total <= room:
+            yield _told(1, memory, checkpointing=True, processes=processes)
+            return
+        processes *= 2
+
+
+def _told(size: int, memory: TrainingMemory, *, checkpointing: bool, processes: int = 1) -> str:
+    parts = [f"micro_batch = {size}"]
+    if checkpointing:
+        parts.append("activation checkpointing")
+    if processes > 1:
+        parts.append(f"the state divided over {processes} devices (FSDP)")
+    return f"{' with '.join(parts[:2])}{''.join(f' and {part}' for part in parts[2:])}: {memory.total / 1e9:.3g} GB"
+
+
+def advice(config: DecoderConfig, forecast: Forecast) -> list[str]:
+    """Return what somebody with experience would say about a pretraining run, in short sentences."""
+    found = []
+    if not forecast.fits:
+        need, have = forecast.memory.total / 1e9, forecast.available_bytes / 1e9
+        remedy = f"this fits: {forecast.remedy}" if forecast.remedy else "use a smaller model or a shorter context"
+        found.append(f"needs {need:.3g} GB of {have:.3g} GB: {remedy}")
+    if forecast.epochs is not None and forecast.epochs > MANY_EPOCHS:
+        found.append(
+            f"{forecast.epochs:.3g} epochs are more than {MANY_EPOCHS}: expect over-fitting; "
+            "take more text, fewer steps or more dropout"
+        )
+    if forecast.tokens_per_parameter < FEW_TOKENS_SHARE * TOKENS_PER_PARAMETER:
+        found.append(
+            f"{forecast.tokens_per_parameter:.3g} tokens for each parameter are far below the usual {TOKENS_PER_PARAMETER}: "
+            "for the same work a smaller model trained longer would be better"
+        )
+    if config.hidden_size % K_QUANT_WIDTH:
+        found.append(
+            f"the width {config.hidden_size} is not a multiple of {K_QUANT_WIDTH}: "
+            "llama.cpp's k-quants will not be possible"
+        )
+    return found
