@@ -128,7 +128,7 @@ def recipe_schema() -> dict[str, Any]:
         module = stage_module(kind)
         schema = module.Settings.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(schema.pop("$defs", {}))
-        for link in module.READS:
+        for link in _link_keys(module):
             schema["properties"][link] = {"type": "string", "description": f"the stage to take the {link} from"}
         properties[kind] = _named_schema(schema) if kind in NAMED_KINDS else schema
     return {
@@ -269,7 +269,7 @@ def _checked(
     source: _Source, name: str, kind: str, values: Mapping[str, Any]
 ) -> tuple[dict[str, str], Settings | None, list[str]]:
     module = stage_module(kind)
-    links = {key: value for key, value in values.items() if key in module.READS and isinstance(value, str)}
+    links = {key: value for key, value in values.items() if key in _link_keys(module) and isinstance(value, str)}
     own = {key: value for key, value in values.items() if key not in links}
     keys = tuple(name.split("."))
     try:
@@ -280,6 +280,11 @@ def _checked(
             for key, message in problems(error, module.Settings)
         ]
         return links, None, found
+
+
+def _link_keys(module: ModuleType) -> tuple[str, ...]:
+    """Return the keys that name the stage to read from; a setting of the same name is that setting."""
+    return tuple(thing for thing in module.READS if thing not in module.Settings.model_fields)
 
 
 def _with_right_table(message: str, key: str, kind: str) -> str:
@@ -295,14 +300,14 @@ def _linked(source: _Source, checked: Sequence[tuple[str, str, Settings, dict[st
     tables: list[StageTable] = []
     for name, kind, settings, links in checked:
         inputs = {}
-        for thing in stage_module(kind).READS:
+        for thing in _read_by(stage_module(kind), settings):
             inputs[thing] = _writer(source, tables, name, thing, links.get(thing))
         tables.append(StageTable(name, kind, settings, inputs))
     return tuple(tables)
 
 
 def _writer(source: _Source, earlier: Sequence[StageTable], name: str, thing: str, wanted: str | None) -> str:
-    writers = [table.name for table in earlier if thing == table.module.WRITES]
+    writers = [table.name for table in earlier if thing in _written_by(table.module, table.settings)]
     place = source.place(*name.split("."), *([thing] if wanted else []))
     if wanted is not None and wanted not in writers:
         raise UserError(
@@ -316,6 +321,18 @@ def _writer(source: _Source, earlier: Sequence[StageTable], name: str, thing: st
             f"[{name}] needs {thing}, and no earlier stage writes it", where=place, fix=f"add [{makers[0]}]"
         )
     return wanted or writers[-1]
+
+
+def _read_by(module: ModuleType, settings: Settings) -> Sequence[str]:
+    """Return the things a stage needs under these settings."""
+    found: Sequence[str] = module.reads(settings) if hasattr(module, "reads") else module.READS
+    return found
+
+
+def _written_by(module: ModuleType, settings: Settings) -> Sequence[str]:
+    """Return the things a stage makes under these settings."""
+    found: Sequence[str] = module.writes(settings) if hasattr(module, "writes") else (module.WRITES,)
+    return found
 
 
 def _all_at_once(errors: Sequence[str]) -> UserError:

@@ -102,6 +102,7 @@ def run(
 
 def stage_key(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder]) -> str:
     """Return the cache key of a stage whose inputs are known."""
+    names_matter = getattr(table.module, "NAMES_MATTER", True)
     return digest_of(
         {
             "stage": table.kind,
@@ -109,7 +110,9 @@ def stage_key(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolde
             "seed": recipe.seed,
             "settings": table.settings.output_settings(),
             "inputs": {thing: folder.digest for thing, folder in inputs.items()},
-            "sources": sorted((Path(path).name, digest) for path, digest in _source_digests(table).items()),
+            "sources": sorted(
+                (Path(path).name if names_matter else "", digest) for path, digest in _source_digests(table).items()
+            ),
         }
     )
 

@@ -13,19 +13,30 @@ SomeSettings = TypeVar("SomeSettings", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of every settings table. A field declared with `side_effect_only()` never enters a cache key."""
+    """Base of every settings table. Fields declared with `side_effect_only()` or `known_by_content()` enter no cache key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
 
     def output_settings(self) -> dict[str, Any]:
         """Return the settings that change what a stage writes: the ones that belong in its cache key."""
-        volatile = {name for name, field in type(self).model_fields.items() if is_side_effect_only(field)}
+        fields = type(self).model_fields.items()
+        volatile = {name for name, field in fields if is_side_effect_only(field) or _is_known_by_content(field)}
         return self.model_dump(mode="json", exclude=volatile)
 
 
 def side_effect_only() -> dict[str, Any]:
     """Mark a field that changes speed or display but no output byte: `Field(2, json_schema_extra=side_effect_only())`."""
     return {"side_effect_only": True}
+
+
+def known_by_content() -> dict[str, Any]:
+    """Mark a field that names an outside file: the digest of what is in it stands for it, whatever its name and place."""
+    return {"known_by_content": True}
+
+
+def _is_known_by_content(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("known_by_content"))
 
 
 def is_side_effect_only(field: FieldInfo) -> bool:

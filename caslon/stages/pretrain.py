@@ -5,7 +5,7 @@ by hand, and `caslon plan` says of each where it came from.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from caslon.model.size import flop_per_token, parameter_counts
 from caslon.stages.costs import advice_rows, cost_rows, forecast_here_or_there
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
+from caslon.tokenizer.settings import TokenizerSettings
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
 from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 
@@ -66,7 +67,7 @@ def plan(context: PlanContext) -> list[PlanRow]:
     """Return what will be trained and what it costs; needs the tokenizer's table, better its finished folder."""
     chosen: Settings = context.settings
     split = _split_if_there(context, "train")
-    vocab_size = split.vocab_size if split else _planned_vocab_size(context.recipe_settings)
+    vocab_size = split.vocab_size if split else _planned_vocab_size(context)
     config = decoder_config(chosen, vocab_size, defaults_for(chosen, vocab_size).context)
     what, origins = train_plan(chosen, vocab_size, context.seed)
     forecast, precision, reason = forecast_here_or_there(
@@ -120,7 +121,9 @@ def run(context: StageContext) -> dict[str, Any]:
         events=context.events,
         extras=Extras(
             validation=fixed_batches(held_out, what.batch, what.eval_batches),
-            sample=continuations(tokenizer, chosen.sample_prompts, chosen.sample_tokens, context.seed),
+            sample=continuations(
+                tokenizer, chosen.sample_prompts, chosen.sample_tokens, context=what.context, seed=context.seed
+            ),
             lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
             flops_per_token=flop_per_token(decoder.config, what.context),
             peak=peak_of(compute),
@@ -208,10 +211,18 @@ def byte_counts(tokenizer: "Tokenizer", compute: "Compute") -> Any:
     return torch.tensor(sizes, device=compute.device)
 
 
-def continuations(tokenizer: "Tokenizer", prompts: Sequence[str], tokens: int, seed: int) -> "Sampler | None":
-    """Return a sampler that lets the model go on from each prompt, with a fixed seed."""
+def continuations(
+    tokenizer: "Tokenizer", prompts: Sequence[str], tokens: int, *, context: int, seed: int
+) -> "Sampler | None":
+    """Return a sampler that lets the model go on from each prompt, with a fixed seed; `UserError` where one does not fit."""
     if not tokens or not prompts:
         return None
+    longest = max(len(tokenizer.encode(prompt)) for prompt in prompts)
+    if longest + tokens > context:
+        raise UserError(
+            f"a sample prompt of {longest} tokens and sample_tokens = {tokens} make more than the context of {context}",
+            fix=f"set pretrain.sample_tokens to {max(context - longest, 0)} or less, or shorten the prompt",
+        )
     from caslon.engine.engine import Engine
     from caslon.engine.request import SamplingParams
     from caslon.engine.settings import EngineSettings
@@ -232,12 +243,12 @@ def _split_if_there(context: PlanContext, name: str) -> TokenSplit | None:
     return TokenSplit.open(context.inputs["tokens"].path / TOKENS_FOLDER, name)
 
 
-def _planned_vocab_size(tables: Mapping[str, settings.Settings]) -> int:
+def _planned_vocab_size(context: PlanContext) -> int:
     """Return the vocabulary size the recipe's tokenizer table asks for."""
-    table = tables.get("tokenizer")
-    if table is None:
+    table = context.recipe_settings.get("tokenizer")
+    if not isinstance(table, TokenizerSettings):
         raise UserError("the recipe has no [tokenizer], so the vocabulary size is not known", fix="add the table")
-    return int(table.vocab_size)  # type: ignore[attr-defined]
+    return table.planned_vocab_size(context.base)
 
 
 def _shape_rows(chosen: Settings, config: DecoderConfig) -> list[PlanRow]:

@@ -1,9 +1,9 @@
 """What a stage is: a module in this folder that reads finished folders and writes one.
 
 A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings, base)`
-(outside files it reads; relative paths start at `base`), `plan(context)` (what it will do and cost) and
-`NEEDS` (optional libraries: module name -> caslon's extra).
-The module itself imports nothing heavy: `run` does.
+(outside files it reads; relative paths start at `base`), `NAMES_MATTER` (False: those files are known by their content alone),
+`plan(context)` (what it will do and cost), `reads(settings)` and `writes(settings)` (what it needs and makes, where settings
+decide) and `NEEDS` (optional libraries: module name -> caslon's extra). The module itself imports nothing heavy: `run` does.
 """
 
 from collections.abc import Mapping, Sequence

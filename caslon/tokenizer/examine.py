@@ -144,7 +144,7 @@ def examine(
         drawn.add(segments_of(text))
         if measured.characters >= HELD_OUT_CHARACTERS:
             break
-    probes = [*drawn.segments, *HARD_TEXTS, *random_texts(seed)]
+    probes = [text for text in (*drawn.segments, *HARD_TEXTS, *random_texts(seed)) if tokenizer.takes(text)]
     encodings = [tokenizer.encoding(text, allow_special=False) for text in probes]
     for text, encoding in zip(probes, encodings, strict=True):
         failures += _failures(text, tokenizer.decode(encoding.ids))
@@ -166,7 +166,9 @@ def examine(
         unknown_tokens=sum(encoding.ids.count(unknown) for encoding in encodings),
         changed_by_saving=_changed_by_saving(tokenizer, probes[:SAVED_TEXTS], encodings),
         forged=tuple(
-            token for token in tokenizer.special_tokens if tokenizer.special_ids & set(tokenizer.encode(token))
+            token
+            for token in filter(tokenizer.takes, tokenizer.special_tokens)
+            if tokenizer.special_ids & set(tokenizer.encode(token))
         ),
         lexicon_forms=len(forms),
         whole_forms=sum(len(tokenizer.encode(form)) == 1 for form, _ in forms),

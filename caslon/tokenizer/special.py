@@ -25,9 +25,13 @@ CHAT_TOKENS = (
     SYSTEM, USER, ASSISTANT, TOOL, END_OF_TURN, "<|tool_call|>", "<|/tool_call|>", "<|think|>", "<|/think|>",
     "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>",
 )  # fmt: skip
+SENTINEL_BEGINS = "<|extra_"
 RESERVED_TOKENS = tuple(f"<|reserved_{number}|>" for number in range(15))
 SPECIAL_TOKENS = CONTROL_TOKENS + CHAT_TOKENS + RESERVED_TOKENS
 
+OTHER_ROLES = {"bos_token": START_OF_TEXT, "pad_token": PAD, "unk_token": UNKNOWN, "mask_token": MASK}
+
+UNTRAINED = ("bytes", "characters")  # vocabularies that follow from what they spell
 BYTE_COUNT = 256
 LEAST_VOCAB_SIZE = len(SPECIAL_TOKENS) + BYTE_COUNT
 CONTINUATION = "\ue000"  # marks an entry inside a word of a word-piece model; private use, so no byte's symbol
@@ -50,14 +54,29 @@ def special_tokens(names: Sequence[str] = (), sentinels: int = 0) -> tuple[str, 
             raise UserError(
                 f"the special token {name!r} is blank or ill-formed", fix="write it as <|name|>, of letters and digits"
             )
-        if names.count(name) > 1 or name in SPECIAL_TOKENS or name.startswith("<|extra_"):
+        if names.count(name) > 1 or name in SPECIAL_TOKENS or name.startswith(SENTINEL_BEGINS):
             raise UserError(f"the special token {name!r} is repeated", fix="give every special token its own name")
     if len(names) > len(RESERVED_TOKENS):
         raise UserError(
             f"{len(names)} special tokens for {len(RESERVED_TOKENS)} reserved places", fix="leave some of them out"
         )
-    extra = tuple(f"<|extra_{number}|>" for number in range(sentinels))
-    return CONTROL_TOKENS + CHAT_TOKENS + tuple(names) + RESERVED_TOKENS[len(names) :] + extra
+    return CONTROL_TOKENS + CHAT_TOKENS + tuple(names) + RESERVED_TOKENS[len(names) :] + sentinel_tokens(sentinels)
+
+
+def untrained_special_tokens(names: Sequence[str] = (), sentinels: int = 0) -> tuple[str, ...]:
+    """Return the special tokens behind bytes or characters: end of text, then `names`, then sentinels.
+
+    `UserError` for a blank, repeated or ill-formed name.
+    """
+    special_tokens([name for name in names if name not in SPECIAL_TOKENS or name == END_OF_TEXT])
+    if len(set(names)) < len(names):
+        raise UserError("a special token is repeated", fix="give every special token its own name")
+    return (END_OF_TEXT, *names, *sentinel_tokens(sentinels))
+
+
+def sentinel_tokens(count: int) -> tuple[str, ...]:
+    """Return the marks of span corruption in their order."""
+    return tuple(f"{SENTINEL_BEGINS}{number}|>" for number in range(count))
 
 
 def byte_symbols() -> dict[str, int]:

@@ -82,6 +82,14 @@ def texts_of_files(paths: Iterable[Path]) -> Iterator[str]:
             yield _text_of(path)
 
 
+def characters_of(texts: Iterable[str]) -> list[str]:
+    """Return the characters that occur in texts, in the order of their code points; `UserError` when there are none."""
+    characters = sorted(set().union(*texts))
+    if not characters:
+        raise UserError("there is no text to take characters from", fix="give a file that is not empty")
+    return characters
+
+
 def segments_of(text: str) -> list[str]:
     """Return a text in paragraphs of at most 2,000 characters; joined they are the text."""
     return _SEGMENT.findall(text)

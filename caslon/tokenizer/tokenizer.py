@@ -114,7 +114,7 @@ class Tokenizer:
             ids = self._tagged(text, allow_special=allow_special).ids
         else:
             tokenizer = self._special_encoder if allow_special else self._plain_encoder
-            ids = tokenizer.encode(_checked(text), add_special_tokens=False).ids
+            ids = tokenizer.encode(self.checked(text, allow_special=allow_special), add_special_tokens=False).ids
         return [self.start_of_text_id, *ids, self.end_of_text_id] if add_special_tokens else ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -257,6 +257,38 @@ class Tokenizer:
         return self._has_byte_symbols and self.tags is None
 
     @cached_property
+    def alphabet(self) -> frozenset[str] | None:
+        """The characters it can spell, where they are all it knows (a vocabulary of characters); None: every text."""
+        if self._parsed["model"].get("type") != "WordLevel" or not self.is_byte_level:
+            return None
+        return frozenset(self.token_bytes(id).decode() for id in range(self.vocab_size) if id not in self.special_ids)
+
+    def takes(self, text: str) -> bool:
+        """Return whether it has tokens for every character of a text."""
+        return self.alphabet is None or self.alphabet.issuperset(text)
+
+    def checked(self, text: str, *, allow_special: bool = False) -> str:
+        """Return a text that can be encoded; `UserError` names the first character that cannot."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, which is no character",
+                where=f"character {error.start}",
+                fix="repair the text, for example: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')",
+            ) from None
+        if self.alphabet is not None:
+            rest = self.special_spellings.sub("", text) if allow_special else text
+            if unknown := set(rest) - self.alphabet:
+                place = min(map(text.index, unknown))
+                raise UserError(
+                    f"{text[place]!r} is none of the {len(self.alphabet)} characters of this vocabulary",
+                    where=f"character {place} of the text",
+                    fix='leave it out, or train with algorithm = "bytes", which knows every text',
+                )
+        return text
+
+    @cached_property
     def tags(self) -> Tags | None:
         """The tags that stand for lexicon words; None unless the tokenizer was learned with `special_mode = "tags"`."""
         if self.special_map.get("mode") != "tags" or not self.special_map.get("entries"):
@@ -294,7 +326,7 @@ class Tokenizer:
         if self.tags:
             return self._tagged(text, allow_special=allow_special)
         tokenizer = self._special_encoder if allow_special else self._plain_encoder
-        return tokenizer.encode(_checked(text), add_special_tokens=False)
+        return tokenizer.encode(self.checked(text, allow_special=allow_special), add_special_tokens=False)
 
     @property
     def model(self) -> Any:
@@ -306,7 +338,7 @@ class Tokenizer:
         assert self.tags is not None
         found = _TaggedEncoding([], [])
         at = 0
-        for stretch, special_id in self._stretches(_checked(text), allow_special=allow_special):
+        for stretch, special_id in self._stretches(self.checked(text), allow_special=allow_special):
             for part, ids in ((stretch, (special_id,)),) if special_id is not None else self.tags.parts(stretch):
                 if ids:
                     found.ids.extend(ids)
@@ -418,18 +450,6 @@ class _TaggedEncoding:
 
     ids: list[int]
     offsets: list[tuple[int, int]]  # half-open, in characters
-
-
-def _checked(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"the text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, which is no character",
-            where=f"character {error.start}",
-            fix="repair the text, for example: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')",
-        ) from None
-    return text
 
 
 def _bytes_of(token: str, symbols: Mapping[str, int], byte_level: bool) -> bytes:
