@@ -10,6 +10,7 @@ from caslon.train.schedule import ScheduleName
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Compilation = Literal["auto", "on", "off"]
+Parallel = Literal["ddp", "fsdp"]
 
 
 class OptimizationSettings(Settings):
@@ -81,4 +82,23 @@ class DeviceSettings(Settings):
     fallback_to_fp32: bool = Field(False, description="train in fp32 where the precision asked for is not there")
     deterministic: bool = Field(
         False, description="on a GPU: the same bits in every run, or an error naming the operation"
+    )
+
+
+class ProcessesSettings(Settings):
+    """How several processes, started by torchrun, share a training. Their number and these keys change no result."""
+
+    parallel: Parallel = Field(
+        "ddp",
+        description="several processes: each a whole model (ddp) or a part of it (fsdp)",
+        json_schema_extra=side_effect_only(),
+    )
+    cpu_offload: bool = Field(
+        False, description="with fsdp: parts and optimiser wait in host memory", json_schema_extra=side_effect_only()
+    )
+    collective_timeout_seconds: float = Field(
+        55.0,
+        gt=0,
+        description="how long a process waits for another within a step",
+        json_schema_extra=side_effect_only(),
     )
