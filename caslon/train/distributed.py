@@ -35,6 +35,7 @@ POLL = timedelta(seconds=2)  # between two looks whether a signal came while wai
 RANK_SEED = 0x9E3779B97F4A7C15  # keeps the dropout of processes apart; the first keeps the seed of a run of one
 
 T = TypeVar("T")
+SomeTensor = TypeVar("SomeTensor", bound=Tensor)
 
 
 class EndedElsewhere(CaslonError):
@@ -132,8 +133,8 @@ class Processes:
         """Return the decoder this process trains, on its device."""
         return decoder.to(compute.device)
 
-    def own_part(self, tensor: Tensor) -> Tensor:
-        """Return what lies here of a tensor that was spread, as a plain tensor in the same memory."""
+    def own_part(self, tensor: SomeTensor) -> SomeTensor:
+        """Return what lies here of a tensor or parameter that was spread, as a plain one in the same memory."""
         return tensor
 
     # A step
@@ -235,6 +236,9 @@ class Processes:
     def _next_message(self) -> str:
         self._messages += 1
         return f"message {self._messages}"
+
+
+ALONE = Processes()
 
 
 def idle_gpus_note(processes: Processes, compute: Compute) -> str | None:

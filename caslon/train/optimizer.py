@@ -2,17 +2,21 @@
 
 Muon (https://kellerjordan.github.io/posts/muon) orthogonalises the momentum of every hidden weight matrix; its update is scaled
 to the size AdamW's would have (arXiv:2502.16982), so one learning rate serves both. Unusual: matrices of one shape are kept
-stacked, so that Newton-Schulz runs as a few batched products instead of hundreds of small ones.
+stacked, so that Newton-Schulz runs as a few batched products instead of hundreds of small ones. Of several processes each updates
+what lies in it, and orthogonalises its share of the matrices.
 
 Legend: `K` matrices of one shape, `M` rows, `N` columns.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+
+from caslon.train.distributed import ALONE, Processes
 
 OptimizerName = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)  # arXiv:2005.14165, appendix B
@@ -72,19 +76,28 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
 
 
 class _Stack:
-    """All hidden matrices of one shape with their momentum `[K, M, N]`."""
+    """All hidden matrices of one shape `[M, N]` with their momentum, of which the rows that lie here are updated."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter], kept: float, dtype: torch.dtype) -> None:
-        self.names, self.kept, self.dtype = list(parameters), kept, dtype
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        shape: torch.Size,
+        kept: float,
+        dtype: torch.dtype,
+        processes: Processes,
+    ) -> None:
+        self.names, self.kept, self.dtype, self.processes = list(parameters), kept, dtype, processes
         self.parameters: list[Tensor] = list(parameters.values())
         first = self.parameters[0]
         self.momentum = torch.zeros((len(self.parameters), *first.shape), dtype=first.dtype, device=first.device)
-        self.scale = MATCH_ADAMW_RMS * max(first.shape) ** 0.5
+        self.rows = shape[0]
+        self.scale = MATCH_ADAMW_RMS * max(shape) ** 0.5
 
     def step(self, rate: float, weight_decay: float) -> None:
         gradients = torch.stack([_gradient(parameter) for parameter in self.parameters])
         self.momentum.lerp_(gradients, 1.0 - self.kept)
-        update = orthogonalised(gradients.lerp_(self.momentum, self.kept), self.dtype)  # Nesterov: look one step ahead
+        ahead = gradients.lerp_(self.momentum, self.kept)  # Nesterov: look one step ahead
+        update = self.processes.each_matrix(partial(orthogonalised, dtype=self.dtype), ahead, self.rows)
         torch._foreach_mul_(self.parameters, 1.0 - rate * weight_decay)
         torch._foreach_add_(self.parameters, list(update.float().unbind()), alpha=-rate * self.scale)
 
@@ -107,16 +120,20 @@ class Optimizer:
         momentum: float = MOMENTUM,
         beta1: float = BETAS[0],
         product_dtype: torch.dtype = torch.float32,
+        processes: Processes = ALONE,
     ) -> None:
-        self.weight_decay, self.betas = weight_decay, (beta1, BETAS[1])
+        self.weight_decay, self.betas, self._processes = weight_decay, (beta1, BETAS[1]), processes
         # At their high rates decay would forget rare words between two of their gradients.
         self._table_decay = weight_decay if name == "adamw" else 0.0
         self._ratios = {"tables": table_rate_ratio, "head": head_rate_ratio}
-        self._groups = groups(model.named_parameters(), name)
+        named = dict(model.named_parameters())
+        parts = {key: processes.own_part(parameter) for key, parameter in named.items()}
+        self._cut = [(named[key], part) for key, part in parts.items() if part is not named[key]]
+        self._groups = groups(parts.items(), name)
         shapes: dict[torch.Size, dict[str, nn.Parameter]] = {}
         for key, matrix in self._groups.matrices.items():
-            shapes.setdefault(matrix.shape, {})[key] = matrix
-        self._stacks = [_Stack(members, momentum, product_dtype) for members in shapes.values()]
+            shapes.setdefault(named[key].shape, {})[key] = matrix
+        self._stacks = [_Stack(members, shape, momentum, product_dtype, processes) for shape, members in shapes.items()]
         self._adamw = self._new_adamw()
 
     def _new_adamw(self) -> torch.optim.AdamW:
@@ -134,11 +151,15 @@ class Optimizer:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update every parameter once at the given learning rate."""
+        for parameter, part in self._cut:
+            part.grad = None if parameter.grad is None else self._processes.own_part(parameter.grad)
         for group in self._adamw.param_groups:
             group["lr"] = rate * group["ratio"]
         self._adamw.step()
         for stack in self._stacks:
             stack.step(rate, self.weight_decay)
+        for _, part in self._cut:
+            part.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Return the state by name: `adamw.<parameter>.exp_avg`, `muon.<parameter>.momentum`."""

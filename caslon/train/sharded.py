@@ -10,7 +10,7 @@ Legend: `W` processes, `K` matrices of `M` rows and `N` columns, `R` rows of a p
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 
 from caslon.model.decoder import Decoder
-from caslon.train.distributed import Processes
+from caslon.train.distributed import Processes, SomeTensor
 from caslon.train.precision import Compute
 
 
@@ -60,9 +60,12 @@ class ShardedProcesses(Processes):
         load(own, decoder.state_dict() if self.is_first else {})
         return own
 
-    def own_part(self, tensor: Tensor) -> Tensor:
-        """Return the rows of a tensor that lie here, as a plain tensor in the same memory."""
-        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    def own_part(self, tensor: SomeTensor) -> SomeTensor:
+        """Return the rows of a tensor or parameter that lie here, as a plain one in the same memory."""
+        if not isinstance(tensor, DTensor):
+            return tensor
+        rows = tensor.to_local().detach()
+        return cast(SomeTensor, nn.Parameter(rows, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else rows)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Do nothing: gradients were added up, and cut into parts, in the backward pass."""
