@@ -21,7 +21,7 @@ from caslon.errors import StorageError, UserError
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 KEY_FILE = "key.json"
-RECORDS = ("events.jsonl", "report.html", "report.json", KEY_FILE, MANIFEST)
+RECORDS = ("events.jsonl", "metrics.jsonl", "tracking.json", "report.html", "report.json", KEY_FILE, MANIFEST)
 CHUNK_BYTES = 1 << 20
 LOCK_TRIES = 5
 

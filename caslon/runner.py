@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,6 +37,8 @@ from caslon.folders import (
     write_atomic,
 )
 from caslon.observe.events import EventLog, Finished, Listener, Started
+from caslon.observe.metrics_file import MetricsFile
+from caslon.observe.tracking import tracked
 from caslon.recipe import Recipe, StageTable
 from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 
@@ -173,10 +175,11 @@ def _do(
 ) -> StageFolder:
     begun, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     partial = partial_folder(run_folder / table.name, key, run_folder / SUPERSEDED)
-    with EventLog(partial / "events.jsonl", tuple(listeners)) as events:
+    log = partial / "events.jsonl"
+    with MetricsFile(log) as metrics, EventLog(log, (metrics, *listeners)) as events:
         events.emit(Started(table.name))
         context = StageContext(table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd())
-        with _full_disk_told(partial):
+        with _full_disk_told(partial), _mirrored(context):
             totals = table.module.run(context)
         seconds = round(time.monotonic() - begun, 1)
         events.emit(Finished(seconds))
@@ -202,6 +205,13 @@ def _do(
         command=command,
     )
     return complete(partial, run_folder / table.name, manifest, run_folder / SUPERSEDED)
+
+
+def _mirrored(context: StageContext) -> AbstractContextManager[None]:
+    """Return a context in which a tracker gets the metrics of a stage whose settings name one."""
+    settings = context.settings.model_dump(mode="json")
+    kind, where = settings.get("tracker", "none"), settings.get("tracker_uri", "")
+    return tracked(kind, where, folder=context.folder, base=context.base, settings=settings, events=context.events)
 
 
 @contextmanager

@@ -116,6 +116,10 @@ class EventLog:
         for listener in self.listeners:
             listener(event)
 
+    def listen(self, listener: Listener) -> None:
+        """Hand every event from now on to a listener too."""
+        self.listeners = (*self.listeners, listener)
+
     def progress(self, phase: str, done: int, total: int, unit: str, detail: str = "") -> None:
         """Report `done` of `total` units of a phase."""
         self.emit(Progress(phase, done, total, unit, detail))
@@ -152,15 +156,23 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     records: list[dict[str, Any]] = []
+    last = 0
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # the process was killed while it wrote this line
             continue
         if record["kind"] == Resumed.kind:
-            records = [kept for kept in records if kept.get("step", 0) <= record["step"]]
+            records, last = _up_to(records, record["step"]), record["step"]
+        elif record["kind"] == Metrics.kind and record["step"] < last:  # killed before the first checkpoint, begun anew
+            records = _up_to(records, record["step"] - 1)
+        last = record["step"] if record["kind"] == Metrics.kind else last
         records.append(record)
     yield from records
+
+
+def _up_to(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    return [kept for kept in records if kept.get("step", 0) <= step]
 
 
 def metric_values(path: Path, kind: str = Metrics.kind) -> dict[str, list[tuple[int, float]]]:

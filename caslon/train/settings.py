@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from caslon.observe.tracking import TrackerName
 from caslon.settings import Settings, side_effect_only
 from caslon.train.schedule import ScheduleName
 
@@ -63,6 +64,14 @@ class UpkeepSettings(Settings):
     sample_tokens: int = Field(48, ge=0, le=4096, description="tokens per sample; 0 = none")
     log_every: int = Field(
         10, ge=1, description="steps between lines in the terminal", json_schema_extra=side_effect_only()
+    )
+    tracker: TrackerName = Field(
+        "none", description="mlflow or wandb get the same metrics", json_schema_extra=side_effect_only()
+    )
+    tracker_uri: str = Field(
+        "",
+        description="a folder or a server for mlflow (`mlruns` by default); `online` lets wandb send them",
+        json_schema_extra=side_effect_only(),
     )
 
 
