@@ -61,7 +61,11 @@ def by_expert(experts: Tensor, expert_count: int, capacity: int | None = None) -
 def expert_counts(routing: Routing, counted: Tensor | None = None) -> Tensor:
     """Return how many tokens chose each expert, `[E]`; `counted` `[N]` says which tokens count (all when not given)."""
     chosen = torch.zeros_like(routing.probabilities).scatter_(1, routing.experts, 1.0)  # [N, E]
-    return chosen.sum(0) if counted is None else counted.float() @ chosen
+    return _summed(chosen, counted)
+
+
+def _summed(rows: Tensor, counted: Tensor | None) -> Tensor:
+    return rows.sum(0) if counted is None else counted.float() @ rows
 
 
 def balance_loss(routings: Sequence[Routing], counted: Tensor | None = None) -> Tensor:
@@ -71,8 +75,7 @@ def balance_loss(routings: Sequence[Routing], counted: Tensor | None = None) -> 
     layers together; only `P_e` carries a gradient. Even routing gives `k`, the same `k` of `E` experts for all tokens `E`.
     """
     counts = torch.stack([expert_counts(routing, counted) for routing in routings]).sum(0)
-    layers = [routing.probabilities if counted is None else routing.probabilities[counted] for routing in routings]
-    probability = torch.stack([layer.sum(0) for layer in layers]).sum(0)
+    probability = torch.stack([_summed(routing.probabilities, counted) for routing in routings]).sum(0)
     expert_count, tokens = counts.numel(), counts.sum() / routings[0].experts.shape[1]
     return expert_count * (counts / tokens) @ (probability / tokens)
 
@@ -91,3 +94,23 @@ def routing_entropy(shares: Tensor) -> Tensor:
     """Return the entropy `[L]` of each layer's shares in nats: ln E when all experts get the same, 0 when one gets all."""
     entropy: Tensor = torch.special.entr(shares).sum(dim=-1)
     return entropy
+
+
+def routing_measures(counts: Tensor) -> dict[str, float]:
+    """Return what to watch at every step, from counts `[L, E]`: extreme shares, mean entropy, number of dead experts."""
+    shares = expert_shares(counts)
+    return {
+        "expert_share_min": float(shares.min()),
+        "expert_share_max": float(shares.max()),
+        "expert_entropy": float(routing_entropy(shares).mean()),
+        "dead_experts": float(len(dead_experts(shares))),
+    }
+
+
+def share_measures(counts: Tensor) -> dict[str, float]:
+    """Return every expert's share, from counts `[L, E]`, as `expert_share.<layer>.<expert>`."""
+    return {
+        f"expert_share.{layer}.{expert}": share
+        for layer, row in enumerate(expert_shares(counts).tolist())
+        for expert, share in enumerate(row)
+    }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from caslon.model.attention import document_attention
 from caslon.model.decoder import Decoder
+from caslon.model.experts import Routing, balance_loss, expert_counts, routing_measures, share_measures
 from caslon.train.batches import Batch
 
 # On a CPU at 4,096 words 8 MB of logits in float32; larger chunks were no faster. A GPU wants products large enough to fill it.
@@ -28,11 +29,20 @@ SMALLEST_SHARE = torch.finfo(torch.float32).tiny  # keeps the logarithm finite
 
 @dataclass(frozen=True)
 class LossSum:
-    """The summed loss of a micro-batch (with its gradient), how many targets it sums over, and sums of other measures."""
+    """The summed loss of a micro-batch (with its gradient), how many targets it sums over, and sums of other measures.
+
+    The gradient may be that of more than the loss: a penalty adds its own without changing the value that is reported.
+    """
 
     sum: Tensor
     count: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def add_metrics(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
+    """Add the metrics of a micro-batch to those of the ones before, where they lie."""
+    for name, value in metrics.items():
+        sums[name] = sums[name] + value if name in sums else value
 
 
 class Objective(Protocol):
@@ -51,10 +61,17 @@ class Objective(Protocol):
         """Return the summed loss of a micro-batch."""
         ...
 
+    def measures(self, nats: float, count: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return what to report beside the loss, by name, from the sums of loss, targets and metrics over all batches."""
+        ...
+
 
 @dataclass(frozen=True)
 class NextToken:
-    """Cross-entropy of the next id over the scored targets: `lm` scores all, `sft` the assistant's."""
+    """Cross-entropy of the next id over the scored targets: `lm` scores all, `sft` the assistant's.
+
+    Where the decoder has experts, its balance loss over the scored tokens adds its gradient.
+    """
 
     name: str = "lm"
     chunk_tokens: int | None = None  # None: what suits the device
@@ -70,23 +87,47 @@ class NextToken:
         if batch.document_ids is not None:
             half = hidden_is_half(decoder.device.type)
             attend = document_attention(batch.document_ids, batch.document_starts if half else None)
-        hidden = decoder(batch.ids, positions=batch.positions, attend=attend).flatten(0, 1)  # [N, D]
+        routings: list[Routing] = []
+        hidden = decoder(batch.ids, positions=batch.positions, attend=attend, record=routings.append)
+        hidden = hidden.flatten(0, 1)  # [N, D]
         targets, scored = batch.targets.flatten(), batch.scored.flatten()
-        if (
-            batch.target_count < scored.numel()
-        ):  # the head is a good part of the work: spare it the positions nobody scores
+        is_whole = batch.target_count == scored.numel()
+        if not is_whole:  # the head is a good part of the work: spare it the positions nobody scores
             kept = scored.nonzero().squeeze(1)
             hidden, targets = hidden[kept], targets[kept]
-        weight, metrics = head_weight(decoder), dict[str, float]()
+        weight, metrics = head_weight(decoder), dict[str, Tensor]()
         chunk = self.chunk_tokens or LOSS_CHUNK_TOKENS[hidden.device.type]
         if hidden.requires_grad:
             total = HeadCrossEntropy.apply(hidden, weight, targets, chunk)  # type: ignore[no-untyped-call]
         else:
             total, right = _measured(hidden, weight, targets, chunk)
-            metrics["correct"] = float(right)
+            metrics["correct"] = right
         if self.byte_counts is not None:
-            metrics["bytes"] = float(self.byte_counts[targets].sum())
+            metrics["bytes"] = self.byte_counts[targets].sum()
+        if routings:
+            counted = None if is_whole else scored
+            balance = balance_loss(routings, counted)
+            penalty = decoder.config.router_aux_loss_coef * len(targets) * balance
+            total = total + (penalty - penalty.detach())
+            metrics["aux_loss"] = balance.detach() * len(targets)
+            metrics["expert_counts"] = torch.stack([expert_counts(routing, counted) for routing in routings])
+            metrics["dropped"] = torch.tensor(sum(routing.dropped for routing in routings))
         return LossSum(total, int(targets.numel()), metrics)
+
+    def measures(self, nats: float, count: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return bits per byte, accuracy, and how evenly the experts are used, as far as they were counted."""
+        found = dict[str, float]()
+        if "correct" in sums:
+            found["accuracy"] = float(sums["correct"]) / count
+        if sums.get("bytes"):
+            found["bpb"] = bits_per_byte(nats, float(sums["bytes"]))
+        if "expert_counts" in sums:
+            found["aux_loss"] = float(sums["aux_loss"]) / count
+            found |= routing_measures(sums["expert_counts"])
+            found["dropped"] = float(sums["dropped"])
+            if "correct" in sums:  # of each expert only when the model is evaluated
+                found |= share_measures(sums["expert_counts"])
+        return found
 
 
 def hidden_is_half(device: str) -> bool:

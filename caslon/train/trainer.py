@@ -24,7 +24,7 @@ from caslon.model.folder import ModelFolder
 from caslon.observe.events import EventLog, Metrics, Resumed, Sample, Timing
 from caslon.train.batches import Batch, Batches
 from caslon.train.checkpoint import Checkpoint, Checkpoints, SaveModel, refuse_changes
-from caslon.train.objectives import Objective
+from caslon.train.objectives import Objective, add_metrics
 from caslon.train.optimizer import Optimizer
 from caslon.train.peak import Peak, memory_gb
 from caslon.train.plan import TrainPlan
@@ -150,7 +150,7 @@ class Trainer:
         rate = self.plan.schedule.rate(progress.step) * progress.rate_scale
         torch.manual_seed((self.plan.seed * SAMPLE_SEED_MULTIPLIER + progress.step) % 2**63)
         batch = self._batch(progress.step)
-        loss_there, count = self._gradients(batch)
+        loss_there, sums, count = self._gradients(batch)
         norm_there = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip)
         self._prepare(progress.step + 1)  # while a GPU still computes: the next two lines wait for it
         loss, norm = float(loss_there), float(norm_there)
@@ -164,7 +164,8 @@ class Trainer:
         progress.tokens += self.plan.tokens_per_step
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._skip(batch, loss, norm)
-        self._log(loss / count, rate, norm, time.perf_counter() - began)
+        measures = self.objective.measures(loss, count, sums)
+        self._log(loss / count, rate, norm, measures, time.perf_counter() - began)
         return True
 
     def _batch(self, step: int) -> Batch:
@@ -174,12 +175,12 @@ class Trainer:
     def _prepare(self, step: int) -> None:
         self._prepared = (step, self.batches.batch(step, self.plan.batch)) if step < self.plan.steps else None
 
-    def _gradients(self, batch: Batch) -> tuple[Tensor, int]:
-        """Return the summed loss of a whole batch and its count, and leave the gradient of their quotient."""
+    def _gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Return the summed loss and metrics of a whole batch and its count, and leave the gradient of loss by count."""
         count = self.objective.count(batch)
         while True:
             try:
-                return self._accumulated(batch, count), count
+                return *self._accumulated(batch, count), count
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self.decoder.zero_grad(set_to_none=True)
                 if is_out_of_memory(error):
@@ -196,14 +197,15 @@ class Trainer:
         for layer in self.decoder.model.layers:
             layer._compiled_call_impl = None
 
-    def _accumulated(self, batch: Batch, count: int) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
+    def _accumulated(self, batch: Batch, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        total, sums = torch.zeros((), dtype=torch.float64, device=self.compute.device), dict[str, Tensor]()
         for micro in batch.split(self.progress.micro_batch):
             with self.compute.autocast():
                 part = self.objective.loss(self.decoder, micro.to(self.compute.device))
             (part.sum / count).backward()  # type: ignore[no-untyped-call]
             total += part.sum.detach()
-        return total
+            add_metrics(sums, part.metrics)
+        return total, sums
 
     def _use_less_memory(self) -> None:
         """Halve the micro-batch, then recompute activations; the batch and so the result stay what they are."""
@@ -387,7 +389,7 @@ class Trainer:
 
     # Telling
 
-    def _log(self, loss: float, rate: float, norm: float, seconds: float) -> None:
+    def _log(self, loss: float, rate: float, norm: float, measures: Mapping[str, float], seconds: float) -> None:
         step = self.progress.step
         values = {
             "train/iter": float(step),
@@ -395,6 +397,7 @@ class Trainer:
             "train/lr": rate,
             "train/grad_norm": norm,
             "train/tokens": self.progress.tokens,
+            **{f"train/{name}": value for name, value in measures.items()},
         }
         self.events.emit(Metrics(step, values))
         self._timed_steps += 1

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch, Batches
-from caslon.train.objectives import Objective, bits_per_byte
+from caslon.train.objectives import Objective, add_metrics
 
 
 def fixed_batches(batches: Batches, rows: int, count: int) -> list[Batch]:
@@ -27,22 +28,18 @@ def validation_metrics(
     batches: Sequence[Batch],
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, float]:
-    """Return loss, perplexity, accuracy and, where the objective counts bytes, bits per byte over all targets at once."""
+    """Return loss, perplexity and the objective's own measures over all targets at once."""
     was_training = decoder.training
     decoder.eval()
-    nats, count, sums = 0.0, 0, dict[str, float]()
+    nats, count, sums = 0.0, 0, dict[str, Tensor]()
     for batch in batches:
         with autocast():
             part = objective.loss(decoder, batch.to(decoder.device))
         nats += float(part.sum)
         count += part.count
-        for name, value in part.metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+        add_metrics(sums, part.metrics)
     decoder.train(was_training)
     loss = nats / count
     values = {"eval/val_loss": loss, "eval/val_ppl": math.exp(min(loss, 700.0)), "eval/val_tokens": float(count)}
-    if "correct" in sums:
-        values["eval/val_accuracy"] = sums["correct"] / count
-    if sums.get("bytes"):
-        values["eval/val_bpb"] = bits_per_byte(nats, sums["bytes"])
-    return values
+    measures = objective.measures(nats, count, sums)
+    return values | {f"eval/val_{name}": value for name, value in measures.items()}

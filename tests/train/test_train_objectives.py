@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
+from caslon.model.experts import Routing, balance_loss
 from caslon.train.batches import Batch, rows_to_batch
 from caslon.train.objectives import HeadCrossEntropy, NextToken, bits_per_byte
 
@@ -106,3 +107,59 @@ def test_bytes_of_the_targets_are_counted() -> None:
     sizes = torch.arange(VOCABULARY)
     found = NextToken(byte_counts=sizes).loss(decoder(), rows)
     assert found.metrics["bytes"] == int(rows.targets.sum())
+
+
+def mixture_decoder(coefficient: float, **changes: object) -> Decoder:
+    shape = {"vocab_size": VOCABULARY, "max_position_embeddings": 12, "router_aux_loss_coef": coefficient, **changes}
+    made = Decoder(DecoderConfig.preset("moe-toy", **shape))
+    made.initialise(0)
+    return made
+
+
+@pytest.mark.promise("pretraining", "the balance loss of experts trains beside the loss and is reported apart from it")
+@pytest.mark.parametrize("recompute", [0, 1])
+def test_the_balance_loss_adds_its_gradient_and_not_its_value(recompute: int) -> None:
+    rows = batch()
+    rows.scored[1, 4:] = False
+    without, with_it = mixture_decoder(0.0), mixture_decoder(0.5)
+    with_it.checkpoint_every = recompute
+    plain, penalised = NextToken().loss(without, rows), NextToken().loss(with_it, rows)
+    assert penalised.sum.item() == plain.sum.item()
+    routings: list[Routing] = []
+    without(rows.ids, rows.positions, record=routings.append)
+    expected = balance_loss(routings, rows.scored.flatten())
+    assert len(routings) == 2
+    measures = NextToken().measures(penalised.sum.item(), penalised.count, penalised.metrics)
+    assert measures["aux_loss"] == pytest.approx(expected.item(), rel=1e-6)
+    parameters = list(without.parameters())
+    nats = torch.autograd.grad(plain.sum, parameters)
+    balance = torch.autograd.grad(expected, parameters, allow_unused=True)
+    both = torch.autograd.grad(penalised.sum, list(with_it.parameters()))
+    for one, other, found in zip(nats, balance, both, strict=True):
+        wanted = one if other is None else one + 0.5 * plain.count * other
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_use_of_experts_is_reported_in_training_and_by_expert_in_evaluation() -> None:
+    model, rows = mixture_decoder(0.01), batch()
+    trained = NextToken().loss(model, rows)
+    assert trained.metrics["expert_counts"].sum(1).tolist() == [72.0, 72.0]  # 36 tokens, two experts each
+    measures = NextToken().measures(1.0, trained.count, trained.metrics)
+    assert set(measures) == {
+        "aux_loss",
+        "expert_share_min",
+        "expert_share_max",
+        "expert_entropy",
+        "dead_experts",
+        "dropped",
+    }
+    with torch.no_grad():
+        evaluated = NextToken().loss(model, rows)
+    measures = NextToken().measures(1.0, evaluated.count, evaluated.metrics)
+    assert sum(measures[f"expert_share.1.{expert}"] for expert in range(4)) == pytest.approx(1.0)
+
+
+def test_choices_above_an_experts_capacity_are_counted() -> None:
+    model = mixture_decoder(0.01, expert_capacity_factor=0.5).train()
+    found = NextToken().loss(model, batch())
+    assert 2 * 36 <= int(found.metrics["dropped"]) < 2 * 72

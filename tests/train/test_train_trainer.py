@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_run import CPU_BF16, PLAN, documents, tiny_decoder, tiny_trainer, train
+from torch import Tensor
 
 from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError, UserError
 from caslon.folders import sha256_of_file
@@ -162,6 +164,9 @@ class Planted:
         part = NextToken().loss(decoder, batch)
         factor = math.nan if decoder.training and self.steps in self.bad_steps else 1.0
         return LossSum(part.sum * factor, part.count, part.metrics)
+
+    def measures(self, nats: float, count: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        return {}
 
 
 def warnings(folder: Path) -> list[str]:
