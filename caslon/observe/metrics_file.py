@@ -1,7 +1,7 @@
 """An event log's repeatable metrics to `metrics.jsonl`: one object a step, `{"step": 10, "train/loss": 3.2, ...}`.
 
-The event log is what is written at once; this file is a view of it, brought up to date whenever a checkpoint is saved and at the
-end, so that it costs a step next to nothing. Nothing of the machine or the moment is in it: a resumed run ends with the same bytes.
+The event log is written at once; this file is a view of it, brought up to date whenever a checkpoint is saved and at the
+end, so that it costs a step next to nothing. It says nothing of machine or moment: a resumed run ends with the same bytes.
 """
 
 import json
