@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = group()
 TRAINING_KINDS = ("pretrain", "finetune")
+ADVICE = "advice"  # the origin of rows that are sentences; they stand behind the others
 
 RecipeArgument = Annotated[Path, typer.Argument(help="a recipe (.toml)", metavar="RECIPE")]
 SetOption = Annotated[
@@ -96,12 +97,13 @@ def plan(
     for stage in planned:
         inputs = ", ".join(f"{thing} from {name}" for thing, name in stage.table.inputs.items())
         say(f"[{stage.table.name}] {stage.state}" + (f" | {inputs}" if inputs else ""))
-        if stage.rows:
-            print_table(
-                ("value", "", "unit", "origin"), [(r.name, *_shown(r.value, r.unit), r.origin) for r in stage.rows]
-            )
+        rows = [row for row in stage.rows if row.origin != ADVICE]
+        if rows:
+            print_table(("value", "", "unit", "origin"), [(r.name, *_shown(r.value, r.unit), r.origin) for r in rows])
+        for row in stage.rows[len(rows) :]:
+            say(f"advice: {row.value}")
     if any(stage.state != "done" for stage in planned):
-        say(f"start it: {_command(recipe, set_)}")
+        say(f"\nstart it: {_command(recipe, set_)}")
 
 
 def _shown(value: Any, unit: str) -> tuple[str, str]:
