@@ -85,7 +85,7 @@ def caslon_step(config: DecoderConfig, optimizer: OptimizerName, *, mask: bool, 
         checkpoints=Checkpoints(folder, keep=1, warn=print),
         events=EventLog(None),
         compute=compute,
-        save_model=lambda _folder, _facts: None,
+        save_model=lambda _model, _folder, _facts: None,
     )
     return lambda: _taken(trainer)
 

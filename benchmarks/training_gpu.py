@@ -67,7 +67,7 @@ def caslon_step(chosen: Settings, rows: Documents, folder: Path) -> Step:
         checkpoints=Checkpoints(folder, keep=1, warn=print),
         events=EventLog(None),
         compute=choose_compute(chosen),
-        save_model=lambda _folder, _facts: None,
+        save_model=lambda _model, _folder, _facts: None,
     )
     trainer.decoder.train()
     return lambda: _taken(trainer)

@@ -39,6 +39,8 @@ class ConsoleDisplay:
                 self._clear_bars()
             case events.Progress():
                 self._show_progress(event)
+            case events.Line():
+                self._show_line(event)
             case events.Note(level="warning"):
                 self.console.print(f"warning: {event.text}", style="yellow", markup=False)
             case events.Note():
@@ -47,6 +49,11 @@ class ConsoleDisplay:
                 self.console.print(f"  resumed from step {event.step:,}", markup=False)
             case _:
                 pass
+
+    def _show_line(self, line: events.Line) -> None:
+        self.console.print(line.text, markup=False, soft_wrap=True)
+        if self._live:
+            self._update_bar(self._live, events.Progress(line.phase, line.done, line.total, "steps"))
 
     def _show_progress(self, event: events.Progress) -> None:
         if self._live:

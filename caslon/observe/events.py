@@ -59,6 +59,17 @@ class Timing(Event):
 
 
 @dataclass(frozen=True)
+class Line(Event):
+    """The state of a phase in one line for the terminal, at `done` of `total` steps. It is not kept: its values are."""
+
+    kind = "line"
+    phase: str
+    done: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Sample(Event):
     """Text the model wrote at a step for a fixed prompt and seed."""
 
@@ -133,6 +144,8 @@ class EventLog:
         self.note(text, level="warning")
 
     def _worth_a_line(self, event: Event) -> bool:
+        if isinstance(event, Line):
+            return False
         if not isinstance(event, Progress) or event.done >= event.total > 0:
             return True
         now = time.monotonic()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from caslon.train.conversations import Encoded, Row
     from caslon.train.trainer import Sampler
 
-VERSION = 1
+VERSION = 2
 READS: Sequence[str] = ("model", "text")
 WRITES: str | None = "model"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from caslon.train.precision import Compute
     from caslon.train.trainer import Outcome, Sampler
 
-VERSION = 1
+VERSION = 2
 READS: Sequence[str] = ("tokens",)
 WRITES: str | None = "model"
 

@@ -1,6 +1,6 @@
 """A training run on disk: numbered Hugging Face model folders that also hold what the run needs to go on exactly.
 
-`checkpoints/step-000400/` is a whole model folder, with `optimizer.safetensors`, `trainer.json` and `MANIFEST.json` (size and
+`checkpoints/step-000400/` is a whole model folder, with `optim.safetensors`, `trainer.json` and `MANIFEST.json` (size and
 SHA-256 of every file) beside the weights. It is written to a hidden sibling, flushed and renamed, so a folder with that name is
 complete. `best` and `last` are relative links, replaced by rename. Nothing is pickled.
 """
@@ -21,14 +21,31 @@ from torch import Tensor
 from caslon.errors import StorageError, UserError
 from caslon.folders import sha256_of_file, sync_folder, write_atomic
 
-OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_FILE = "optim.safetensors"
 STATE_FILE = "trainer.json"
 MANIFEST_FILE = "MANIFEST.json"
 PREFIX = "step-"
 SPARE = 1.1  # a save needs its size and a tenth more
 
-SaveModel = Callable[[Path, Mapping[str, Any]], None]
+WriteModel = Callable[[Path, Mapping[str, Any]], None]
 """Write a complete model folder at a path, with these facts in its sidecar."""
+
+# What may be changed under way, when it is asked for by name: it alters neither shapes nor which rows a step reads.
+CHANGEABLE = {
+    *(
+        "steps",
+        "schedule",
+        "weight_decay",
+        "clip",
+        "momentum",
+        "beta1",
+        "table_rate_ratio",
+        "head_rate_ratio",
+        "on_nan",
+    ),
+    *("micro_batch", "checkpoint_every", "eval_every", "eval_batches", "save_every", "keep", "keep_every"),
+    *("best_metric", "patience"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +60,8 @@ class Checkpoint:
         state: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
         return state
 
-    def optimizer(self) -> dict[str, Tensor]:
-        """Return the optimiser's tensors by name."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the optimiser and of the random generators by name."""
         tensors: dict[str, Tensor] = load_file(self.path / OPTIMIZER_FILE)
         return tensors
 
@@ -65,11 +82,15 @@ class Checkpoint:
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run, below `folder`. `warn` tells the user what was skipped or could not be saved."""
+    """The checkpoints of one run, below `folder`. `warn` tells the user what was skipped or could not be saved.
+
+    The newest `keep` are kept, and all at multiples of `keep_every`.
+    """
 
     folder: Path
     keep: int
     warn: Callable[[str], None]
+    keep_every: int | None = None
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
 
     def __post_init__(self) -> None:
@@ -106,16 +127,27 @@ class Checkpoints:
         return self._linked("best")
 
     def save(
-        self, step: int, save_model: SaveModel, optimizer: Mapping[str, Tensor], state: Mapping[str, Any], *, best: bool
+        self,
+        step: int,
+        write_model: WriteModel,
+        optimizer: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        *,
+        best: bool,
+        weight_bytes: int = 0,
     ) -> Checkpoint | None:
-        """Write a checkpoint and point the links to it; `None`, with a warning, when the disk has no room for it."""
-        if not self._make_room(_size(optimizer)):
+        """Write a checkpoint and point the links to it; `None`, with a warning, when the disk has no room for it.
+
+        `weight_bytes` is the size of the model, which counts for the room that is needed.
+        """
+        if not self._make_room(weight_bytes + sum(tensor.nbytes for tensor in optimizer.values())):
             return None
         path = self.folder / f"{PREFIX}{step:06d}"
         partial = self.folder / f".{path.name}.{os.getpid()}"
         try:
             partial.mkdir()
-            self._write(partial, save_model, optimizer, state)
+            write_model(partial, {"step": step, "tokens_seen": state["tokens"]})
+            self._write(partial, optimizer, state)
             self._put(partial, path)
         except (OSError, SafetensorError, StorageError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +159,7 @@ class Checkpoints:
         return Checkpoint(path, step)
 
     def prune(self) -> None:
-        """Remove old checkpoints: all but the newest `keep` regular ones, the best and the last."""
+        """Remove old checkpoints: all but the newest `keep` regular ones, the milestones, the best and the last."""
         spare = self._protected()
         checkpoints = self.all()
         regular = [item for item in checkpoints if item.state()["regular"]]
@@ -145,10 +177,7 @@ class Checkpoints:
         best = self.folder / f"{PREFIX}{best_step or checkpoint.step:06d}"
         self._link("best", best if best.is_dir() else checkpoint.path)
 
-    def _write(
-        self, partial: Path, save_model: SaveModel, optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
-    ) -> None:
-        save_model(partial, {"step": state["step"], "tokens_seen": state["tokens"]})
+    def _write(self, partial: Path, optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         # Some safetensors versions write 0600 whatever the umask: give it the mode the other files have.
         write_atomic(partial / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
@@ -193,12 +222,14 @@ class Checkpoints:
         return Checkpoint(path, int(path.name.removeprefix(PREFIX)))
 
     def _protected(self) -> set[int]:
-        return {item.step for item in (self._linked("best"), self._linked("last")) if item is not None}
+        linked = {item.step for item in (self._linked("best"), self._linked("last")) if item is not None}
+        every = self.keep_every
+        return linked | {item.step for item in self.all() if every and item.step % every == 0}
 
-    def _make_room(self, optimizer_bytes: int) -> bool:
+    def _make_room(self, tensor_bytes: int) -> bool:
         """Return whether a save fits, after removing old checkpoints as far as that is allowed and needed."""
         newest = next(iter(self.all()[::-1]), None)
-        size = _folder_bytes(newest.path) if newest else 2 * optimizer_bytes
+        size = max(tensor_bytes, _folder_bytes(newest.path) if newest else 0)
         for item in [*self.all(), None]:
             free = self.free_bytes(self.folder)
             if free >= SPARE * size:
@@ -209,30 +240,40 @@ class Checkpoints:
         return False
 
 
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """Raise `UserError` naming every key in which a run differs from the checkpoint it would go on from."""
+def refuse_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: Path, *, allow_change: bool = False
+) -> list[str]:
+    """Return in what a run differs from the checkpoint it would go on from, when that is allowed.
+
+    `UserError` naming every difference when it is not, or when one alters shapes, data or the state that is taken over.
+    """
     now = _as_json(now)
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise UserError(
-            "this run differs from the one that wrote the checkpoint: " + "; ".join(changed),
-            where=str(where),
-            fix="restore the settings, or give the run another name to train from the start",
-        )
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    told = [line for key in changed for line in _differences(key, before.get(key), now.get(key))]
+    if not changed or (allow_change and CHANGEABLE.issuperset(changed)):
+        return told
+    fixed = [key for key in changed if key not in CHANGEABLE]
+    fix = "restore the settings, or give the run another name to train from the start"
+    if not fixed:
+        fix = "give --allow-change to go on with the new values, or restore the old ones"
+    elif allow_change:
+        fix = f"--allow-change does not cover {', '.join(fixed)}: {fix}"
+    raise UserError(
+        "this run differs from the one that wrote the checkpoint: " + "; ".join(told), where=str(where), fix=fix
+    )
+
+
+def _differences(key: str, before: Any, now: Any) -> list[str]:
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [f"{key}: {before!r} -> {now!r}"]
+    inner = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [line for name in inner for line in _differences(f"{key}.{name}", before.get(name), now.get(name))]
 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _as_json(item) for key, item in value.items()}
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _size(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _folder_bytes(folder: Path) -> int:

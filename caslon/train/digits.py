@@ -244,7 +244,7 @@ def _run(
         checkpoints=Checkpoints(folder / "checkpoints", plan.keep, lambda _: None),
         events=EventLog(None),
         compute=compute,
-        save_model=lambda path, facts: save_model_folder(path, decoder, tokenizer, sidecar=facts),
+        save_model=lambda model, path, facts: save_model_folder(path, model, tokenizer, sidecar=facts),
     )
     trainer.run()
     tests = encode_problems(tokenizer, held_out)

@@ -44,6 +44,11 @@ class TrainPlan:
     save_every: int | None
     keep: int
     on_nan: Literal["skip", "stop"] = "skip"
+    checkpoint_every: int = 0  # layers between two whose activations are computed again in the backward pass; 0 = none
+    keep_every: int | None = None
+    best_metric: str = "eval/val_loss"
+    patience: int | None = None
+    max_minutes: float | None = None
     log_every: int = 10
 
     def __post_init__(self) -> None:
@@ -58,8 +63,7 @@ class TrainPlan:
     def identity(self) -> dict[str, Any]:
         """Return what must not change between the parts of one run."""
         fixed = asdict(self)
-        del fixed["log_every"]
-        return fixed
+        return {name: value for name, value in fixed.items() if name not in ("log_every", "max_minutes")}
 
 
 class Origins(dict[str, str]):
@@ -136,6 +140,11 @@ def make_plan(
         save_every=upkeep.save_every,
         keep=upkeep.keep,
         on_nan=optimization.on_nan,
+        checkpoint_every=upkeep.checkpoint_every,
+        keep_every=upkeep.keep_every,
+        best_metric=upkeep.best_metric,
+        patience=upkeep.patience,
+        max_minutes=upkeep.max_minutes,
         log_every=upkeep.log_every,
     )
     return plan, origins

@@ -148,6 +148,11 @@ def _precision(chosen: DeviceSettings, gpu: Gpu | None) -> tuple[Literal["fp32",
     return "fp32", f"fallen back to fp32: {reason}" if chosen.precision == "bf16" else reason
 
 
+def is_nondeterministic(error: BaseException) -> bool:
+    """Return whether an error is torch's refusal of an operation that does not repeat to the bit; it names the operation."""
+    return "deterministic" in str(error) and torch.are_deterministic_algorithms_enabled()
+
+
 def _keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next step, where it is glibc.
 

@@ -42,15 +42,15 @@ def train_in_folder(
     """
     refuse_too_little(batches, plan)
 
-    def save_model(path: Path, facts: Mapping[str, Any]) -> None:
-        save_model_folder(path, decoder, tokenizer, sidecar={**sidecar, **facts, "objective": objective.name})
+    def save_model(model: Decoder, path: Path, facts: Mapping[str, Any]) -> None:
+        save_model_folder(path, model, tokenizer, sidecar={**sidecar, **facts, "objective": objective.name})
 
     trainer = Trainer(
         plan,
         decoder,
         objective,
         batches,
-        checkpoints=Checkpoints(folder / CHECKPOINTS_FOLDER, plan.keep, events.warn),
+        checkpoints=Checkpoints(folder / CHECKPOINTS_FOLDER, plan.keep, events.warn, plan.keep_every),
         events=events,
         compute=compute,
         save_model=save_model,

@@ -1,6 +1,6 @@
 """The keys of a training table. Imports no torch, so that a recipe is checked in no time."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,14 @@ class UpkeepSettings(Settings):
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints beside those at evaluations")
     keep: int = Field(5, ge=1, description="newest checkpoints kept beside the best and the last")
     keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this step are never removed")
+    best_metric: str = Field("eval/val_loss", description="the measure of an evaluation that decides which is `best`")
+    patience: int | None = Field(None, ge=1, description="evaluations without a better one after which the run ends")
+    max_minutes: float | None = Field(
+        None, gt=0, description="then save and exit with code 3, to be resumed", json_schema_extra=side_effect_only()
+    )
+    activation_checkpointing: Literal["off", "every-block"] | Annotated[int, Field(ge=1)] = Field(
+        "off", description="compute activations again in the backward pass instead of keeping them: in every n-th block"
+    )
     sample_prompts: tuple[str, ...] = Field(("def ", "import ", "The "), description="texts continued at evaluations")
     sample_tokens: int = Field(48, ge=0, le=4096, description="tokens per sample; 0 = none")
     log_every: int = Field(
@@ -73,6 +81,13 @@ class UpkeepSettings(Settings):
         description="a folder or a server for mlflow (`mlruns` by default); `online` lets wandb send them",
         json_schema_extra=side_effect_only(),
     )
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Every how many blocks activations are computed again; 0 = in none."""
+        named = {"off": 0, "every-block": 1}
+        chosen = self.activation_checkpointing
+        return named[chosen] if isinstance(chosen, str) else chosen
 
 
 class DeviceSettings(Settings):

@@ -6,36 +6,42 @@ once by the targets of the whole step, so micro-batches change nothing but memor
 """
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caslon.errors import Diverged, OutOfMemory, Stopped, StorageError
+from caslon.errors import CaslonError, Diverged, OutOfMemory, Stopped, StorageError
 from caslon.model.decoder import Decoder
 from caslon.model.folder import ModelFolder
-from caslon.observe.events import EventLog, Metrics, Resumed, Sample, Timing
+from caslon.observe.events import EventLog, Line, Metrics, Resumed, Sample, Timing
 from caslon.train.batches import Batch, Batches
-from caslon.train.checkpoint import Checkpoint, Checkpoints, SaveModel, refuse_changes
+from caslon.train.checkpoint import Checkpoint, Checkpoints, refuse_changes
+from caslon.train.compilation import CompiledLayers
+from caslon.train.health import Health
+from caslon.train.loss_scale import LossScale
+from caslon.train.memory import is_out_of_memory, shrink_evaluation, shrink_step
 from caslon.train.objectives import Objective, add_metrics
 from caslon.train.optimizer import Optimizer
-from caslon.train.peak import Peak, memory_gb
+from caslon.train.peak import Peak
 from caslon.train.plan import TrainPlan
-from caslon.train.precision import Compute
+from caslon.train.precision import Compute, is_nondeterministic
+from caslon.train.progress import Progress
+from caslon.train.progress_line import evaluation_line, step_line
+from caslon.train.random_states import random_states, restore_random_states, seed_all
+from caslon.train.saving import SaveModel, Saver
+from caslon.train.speed import Speed
+from caslon.train.stopping import StopWish
 from caslon.train.validation import validation_metrics
 
 SKIPS_BEFORE_REWIND = 5
 REWINDS_BEFORE_STOP = 2
-SMOOTHING = 0.9  # of the shown speed, from the sixth step on
-FIRST_SMOOTHED_STEP = 6
-SAMPLE_SEED_MULTIPLIER = 1_000_003  # keeps (seed, step) pairs apart
+IDLE_SECONDS = 1e-3  # a device that answers so soon after the next batch was made had nothing left to do
+LESS_MEMORY = "use a smaller context or a smaller model"
 
 Sampler = Callable[[Decoder, int], Sequence[tuple[str, str]]]
 """`(decoder, step) -> [(prompt, text), ...]`, the same for the same weights."""
@@ -46,32 +52,20 @@ class Extras:
     """What the loop does beside learning, passed in by the stage."""
 
     validation: Sequence[Batch] = ()
+    training: Sequence[Batch] = ()  # measured beside them; without any, the mean since the last evaluation is shown
     sample: Sampler | None = None
     measure: Callable[[Decoder, int], Mapping[str, float]] | None = None  # more values at an evaluation
     lineage: Mapping[str, Any] = field(default_factory=dict)  # digests that must stay the same when a run is resumed
     flops_per_token: int = 0
     peak: Peak | None = None  # of the device: what `train/mfu` is a share of
+    chance_loss: float | None = None  # of a model that knows nothing
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # the settings, to be read in a checkpoint
+    memory_advice: str = LESS_MEMORY  # said when nothing the loop can do makes a step fit
+    rewind_command: str = "caslon rewind RUN --steps 100 --lr-scale 0.1 --for 200"
+    allow_change: bool = False  # of settings that alter no shape, when a run is resumed
 
 
 NO_EXTRAS = Extras()
-
-
-@dataclass
-class Progress:
-    """What the loop carries from step to step beside weights and optimiser state."""
-
-    step: int = 0
-    tokens: int = 0
-    best_step: int | None = None
-    best_loss: float = math.inf
-    recent_loss: float = 0.0  # summed since the last evaluation
-    recent_count: int = 0
-    rate_scale: float = 1.0
-    skipped_in_row: int = 0
-    skipped: int = 0
-    rewinds: int = 0
-    micro_batch: int = 0
-    checkpoint_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class Trainer:
     ) -> None:
         self.plan, self.objective, self.batches = plan, objective, batches
         self.checkpoints, self.events, self.compute, self.extras = checkpoints, events, compute, extras
-        self.save_model = save_model
+        self.saver = Saver(checkpoints, save_model, in_background=compute.device.type == "cuda")
         self.decoder = decoder.to(compute.device)
         self.optimizer = Optimizer(
             decoder,
@@ -116,30 +110,55 @@ class Trainer:
             beta1=plan.beta1,
             product_dtype=compute.product_dtype,
         )
-        self.progress = Progress(micro_batch=plan.micro_batch)
+        self.progress = Progress(
+            micro_batch=plan.micro_batch, eval_rows=plan.micro_batch, checkpoint_every=plan.checkpoint_every
+        )
+        self.decoder.checkpoint_every = plan.checkpoint_every
+        self.health = Health(
+            chance_loss=extras.chance_loss,
+            rows_per_step=plan.batch,
+            rows_per_epoch=batches.rows_per_epoch,
+            rewind=extras.rewind_command,
+        )
+        self.loss_scale = LossScale() if compute.scales_loss else None
+        self.layers = CompiledLayers(self.decoder, wanted=compute.compiles(plan.steps))
+        self.stop = StopWish(plan.max_minutes)
         self.last_metrics: dict[str, float] = {}
-        self._step_seconds = 0.0
-        self._timed_steps = 0
-        self._stop_signal: str | None = None
+        self.speed = Speed(plan.tokens_per_step, extras.flops_per_token, extras.peak, compute.device)
+        self._has_compiled = False
         self._prepared: tuple[int, Batch] | None = None
-        self._compiled = compute.compiles(plan.steps)
-        if self._compiled:
-            compile_layers(self.decoder)
 
     def run(self) -> Outcome:
-        """Train to the last step, from the newest intact checkpoint if there is one; `Stopped` on SIGTERM or SIGINT."""
+        """Train to the last step, from the newest intact checkpoint if there is one; `Stopped` on a signal or a time limit."""
+        try:
+            return self._run()
+        except RuntimeError as error:
+            if is_nondeterministic(error):
+                raise CaslonError(
+                    str(error).splitlines()[0],
+                    fix="set deterministic = false, or train on the CPU, which always repeats",
+                ) from error
+            raise
+
+    def _run(self) -> Outcome:
         found = self.checkpoints.newest_intact()
         if found:
             self._resume(found)
         self.decoder.train()
-        with self._listening_for_signals():
-            while self.progress.step < self.plan.steps:
+        with self.stop.listening():
+            while not self._is_over():
                 if self._step():
                     self._evaluate_if_due()
                     self._save_if_due()
-                if self._stop_signal:
-                    self._stop()
+                if reason := self.stop.reason:
+                    self._stop(reason)
         return self._outcome()
+
+    def _is_over(self) -> bool:
+        patience = self.plan.patience
+        return self.progress.step >= self.plan.steps or bool(
+            patience and self.progress.evaluations_without_gain >= patience
+        )
 
     # One step
 
@@ -147,25 +166,22 @@ class Trainer:
         """Take one step; return whether the run is one step further, and not back at a checkpoint."""
         began = time.perf_counter()
         progress = self.progress
-        rate = self.plan.schedule.rate(progress.step) * progress.rate_scale
-        torch.manual_seed((self.plan.seed * SAMPLE_SEED_MULTIPLIER + progress.step) % 2**63)
+        rate = self.plan.schedule.rate(progress.step) * progress.scale()
         batch = self._batch(progress.step)
-        loss_there, sums, count = self._gradients(batch)
-        norm_there = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip)
-        self._prepare(progress.step + 1)  # while a GPU still computes: the next two lines wait for it
-        loss, norm = float(loss_there), float(norm_there)
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.optimizer.step(rate)
+        waited = time.perf_counter() - began
+        loss, norm, measures, count, waited_more = self._loss_and_norm(batch)
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        if is_finite:
+            self._update(rate)
             progress.skipped_in_row = 0
             progress.recent_loss += loss
             progress.recent_count += count
         self.decoder.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += self.plan.tokens_per_step
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not is_finite:
             return self._skip(batch, loss, norm)
-        measures = self.objective.measures(loss, count, sums)
-        self._log(loss / count, rate, norm, measures, time.perf_counter() - began)
+        self._log(loss / count, rate, norm, measures, time.perf_counter() - began, waited + waited_more)
         return True
 
     def _batch(self, step: int) -> Batch:
@@ -173,7 +189,42 @@ class Trainer:
         return batch if batch is not None and number == step else self.batches.batch(step, self.plan.batch)
 
     def _prepare(self, step: int) -> None:
-        self._prepared = (step, self.batches.batch(step, self.plan.batch)) if step < self.plan.steps else None
+        if step < self.plan.steps and (self._prepared is None or self._prepared[0] != step):
+            self._prepared = step, self.batches.batch(step, self.plan.batch)
+
+    def _loss_and_norm(self, batch: Batch) -> tuple[float, float, Mapping[str, float], int, float]:
+        """Return summed loss, gradient norm, measures, count of targets and seconds the device waited; leave the gradient.
+
+        A gradient that overflows only because of the loss's factor is made again with a smaller one, from the same numbers.
+        """
+        while True:
+            seed_all(self.plan.seed, self.progress.step)
+            loss_there, sums, count = self._gradients(batch)
+            norm_there = self._clipped_norm()
+            began = time.perf_counter()
+            self._prepare(self.progress.step + 1)  # while a GPU still computes: the next line waits for it
+            made = time.perf_counter()
+            loss, norm = float(loss_there), float(norm_there)
+            waited = made - began if time.perf_counter() - made < IDLE_SECONDS else 0.0
+            if self._is_settled(loss, norm):
+                return loss, norm, self.objective.measures(loss, count, sums), count, waited
+            self.decoder.zero_grad(set_to_none=True)
+
+    def _is_settled(self, loss: float, norm: float) -> bool:
+        """Return whether a gradient is to be taken, or skipped, as it is, and not made again with a smaller factor."""
+        if self.loss_scale is None or not math.isfinite(loss):
+            return True
+        if math.isfinite(norm):
+            self.loss_scale.held()
+            return True
+        return not self.loss_scale.overflowed()
+
+    def _clipped_norm(self) -> Tensor:
+        """Take the loss's factor out of the gradient and clip it; return its norm before clipping."""
+        if self.loss_scale is not None:
+            found = [parameter.grad for parameter in self.decoder.parameters() if parameter.grad is not None]
+            torch._foreach_mul_(found, 1.0 / self.loss_scale.value)
+        return torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip)
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
         """Return the summed loss and metrics of a whole batch and its count, and leave the gradient of loss by count."""
@@ -183,45 +234,41 @@ class Trainer:
                 return *self._accumulated(batch, count), count
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self.decoder.zero_grad(set_to_none=True)
-                if is_out_of_memory(error):
-                    self._use_less_memory()
-                elif self._compiled and is_compile_failure(error):
-                    self._stop_compiling(error)
+                if self.layers.failed(error):
+                    self.events.warn(self.layers.give_up(error))
+                elif is_out_of_memory(error):
+                    self.events.warn(shrink_step(self.progress, self.plan.batch, self.extras.memory_advice))
+                    self.decoder.checkpoint_every = self.progress.checkpoint_every
                 else:
                     raise
-
-    def _stop_compiling(self, error: Exception) -> None:
-        reason = str(error).strip().splitlines()[0]
-        self.events.warn(f"going on without compiled layers: {type(error).__name__}: {reason}")
-        self._compiled = False
-        for layer in self.decoder.model.layers:
-            layer._compiled_call_impl = None
+            self._give_memory_back()
 
     def _accumulated(self, batch: Batch, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        scale = (self.loss_scale.value if self.loss_scale else 1.0) / count
         total, sums = torch.zeros((), dtype=torch.float64, device=self.compute.device), dict[str, Tensor]()
         for micro in batch.split(self.progress.micro_batch):
             with self.compute.autocast():
                 part = self.objective.loss(self.decoder, micro.to(self.compute.device))
-            (part.sum / count).backward()  # type: ignore[no-untyped-call]
+            (part.sum * scale).backward()  # type: ignore[no-untyped-call]
             total += part.sum.detach()
             add_metrics(sums, part.metrics)
         return total, sums
 
-    def _use_less_memory(self) -> None:
-        """Halve the micro-batch, then recompute activations; the batch and so the result stay what they are."""
-        progress = self.progress
-        if progress.micro_batch > 1:
-            progress.micro_batch = max(
-                size for size in range(1, progress.micro_batch // 2 + 1) if self.plan.batch % size == 0
-            )
-            self.events.warn(f"out of memory: going on with micro-batches of {progress.micro_batch}")
-        elif not progress.checkpoint_every:
-            progress.checkpoint_every = self.decoder.checkpoint_every = 1
-            self.events.warn("out of memory: going on with activations computed twice")
-        else:
+    def _update(self, rate: float) -> None:
+        try:
+            self.optimizer.step(rate)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise OutOfMemory(
-                "one row of the batch does not fit into memory", fix="use a smaller context or a smaller model"
-            )
+                "the optimiser's state does not fit into memory", fix=self.extras.memory_advice
+            ) from error
+
+    def _give_memory_back(self) -> None:
+        if self.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # Steps that are not finite
 
     def _skip(self, batch: Batch, loss: float, norm: float) -> bool:
         """Count a step that was not finite and not taken; too many in a row go back to the last checkpoint: false."""
@@ -242,6 +289,7 @@ class Trainer:
     def _rewind(self) -> None:
         progress = self.progress
         rewinds, scale = progress.rewinds + 1, progress.rate_scale / 2
+        self.saver.wait()
         found = self.checkpoints.newest_intact()
         if found is None or rewinds > REWINDS_BEFORE_STOP:
             raise Diverged(
@@ -260,72 +308,109 @@ class Trainer:
         return self.progress.step % self.plan.eval_every == 0 or self.progress.step == self.plan.steps
 
     def _evaluate_if_due(self) -> None:
-        if not self._is_evaluation_due():
-            return
-        # Only steps are worth compiling: every other shape would cost half a minute.
-        with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
-            self._evaluate()
+        if self._is_evaluation_due():
+            with self.layers.paused():
+                self._evaluate()
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
         progress, values = self.progress, {"eval/iter": float(self.progress.step)}
         if progress.recent_count:
             values["eval/train_loss"] = progress.recent_loss / progress.recent_count
+        if self.extras.training:
+            values |= self._measured(self.extras.training, "train")
         if self.extras.validation:
-            values |= validation_metrics(self.decoder, self.objective, self.extras.validation, self.compute.autocast)
-            if values["eval/val_loss"] < progress.best_loss:
-                progress.best_loss, progress.best_step = values["eval/val_loss"], progress.step
+            values |= self._measured(self.extras.validation, "val")
         if self.extras.measure:
             values |= self.extras.measure(self.decoder, progress.step)
+        self._judge(values)
         progress.recent_loss, progress.recent_count = 0.0, 0
         self.last_metrics = values
         self.events.emit(Metrics(progress.step, values))
+        self.events.emit(Line("training", progress.step, self.plan.steps, evaluation_line(values, self.plan.steps)))
         self._sample()
         self.decoder.train()
         self.events.emit(Timing(progress.step, {"eval/seconds": time.perf_counter() - began}))
+
+    def _measured(self, batches: Sequence[Batch], split: str) -> dict[str, float]:
+        while True:
+            rows = self.progress.eval_rows
+            try:
+                return validation_metrics(
+                    self.decoder, self.objective, batches, self.compute.autocast, rows=rows, split=split
+                )
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.events.warn(shrink_evaluation(self.progress, self.extras.memory_advice))
+            self._give_memory_back()
+
+    def _judge(self, values: Mapping[str, float]) -> None:
+        """Note whether this evaluation is the best so far, and what it says of the run's health."""
+        metric = self.plan.best_metric
+        if self.extras.validation or self.extras.measure:
+            if metric not in values:
+                raise CaslonError(
+                    f"best_metric = '{metric}' is no measure of this run",
+                    fix=f"take one of: {', '.join(sorted(values))}",
+                )
+            self.progress.note_evaluation(metric, values[metric])
+        if "eval/train_loss" in values and "eval/val_loss" in values:
+            share = self.progress.step / self.plan.steps
+            for note in self.health.after_evaluation(share, values["eval/train_loss"], values["eval/val_loss"]):
+                self.events.warn(note)
 
     @torch.no_grad()
     def _sample(self) -> None:
         if self.extras.sample is None:
             return
         self.decoder.eval()
-        for prompt, text in self.extras.sample(self.decoder, self.progress.step):
+        try:
+            samples = self.extras.sample(self.decoder, self.progress.step)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            samples = ()
+            self.events.warn(f"no samples at step {self.progress.step}: out of memory")
+        for prompt, text in samples:
             self.events.emit(Sample(self.progress.step, prompt, text))
 
     # Checkpoints
 
     def _save_if_due(self) -> None:
         step, every = self.progress.step, self.plan.save_every
-        if step and (self._is_evaluation_due() or (every and step % every == 0)):
+        if self._is_evaluation_due() or (every and step % every == 0):
             self._save(regular=True)
 
-    def _save(self, *, regular: bool) -> Checkpoint | None:
+    def _save(self, *, regular: bool) -> None:
         began = time.perf_counter()
         progress = self.progress
         is_best = progress.best_step in (None, progress.step)
-        saved = self.checkpoints.save(
-            progress.step, self.save_model, self.optimizer.state(), self._state(regular), best=is_best
-        )
-        if saved is None and progress.step == self.plan.steps:
+        tensors = {**self.optimizer.state(), **random_states()}
+        saved = self.saver.save(progress.step, self.decoder, tensors, self._state(regular), best=is_best)
+        if self._is_over() and not (saved and self.saver.wait()):
             raise StorageError(
                 "the last checkpoint could not be written", where=str(self.checkpoints.folder), fix="free disk space"
             )
         self.events.emit(Timing(progress.step, {"save/seconds": time.perf_counter() - began}))
-        return saved
 
     def _state(self, regular: bool) -> dict[str, Any]:
-        progress = asdict(self.progress)
-        if math.isinf(progress["best_loss"]):
-            progress["best_loss"] = None  # JSON has no infinity
         epoch, row = divmod(self.progress.step * self.plan.batch, self.batches.rows_per_epoch)
         return {
-            **progress,
-            "format": 1,
+            **self.progress.to_json(),
+            "format": 2,
             "regular": regular,  # false: written because the run was stopped
             "metrics": self.last_metrics,
-            "random_state": {"seed": self.plan.seed, "rule": "drawn anew from (seed, step) at every step"},
-            "cursor": {"epoch": epoch, "row": row, "rule": "the rows of a step follow from (seed, step)"},
+            "health": self.health.state(),
+            "loss_scale": [self.loss_scale.value, self.loss_scale.steps] if self.loss_scale else None,
+            "cursor": {
+                "epoch": epoch,
+                "row": row,
+                "shuffle_seed": self.plan.seed,
+                "rule": "the rows of a step, and the random numbers in it, follow from (seed, step)",
+            },
             "identity": self._identity(),
+            "recipe": dict(self.extras.recipe),
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -334,62 +419,61 @@ class Trainer:
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Take over everything a checkpoint holds, so that the next step is the one an uninterrupted run would take."""
         state = checkpoint.state()
-        refuse_changes(state["identity"], self._identity(), checkpoint.path)
-        weights = ModelFolder.open(checkpoint.path).load().state_dict()
-        self.decoder.load_state_dict(weights)
-        self.optimizer.load(checkpoint.optimizer())
-        known = {name: state[name] for name in asdict(self.progress)}
-        self.progress = Progress(**known)
-        if known["best_loss"] is None:
-            self.progress = replace(self.progress, best_loss=math.inf)
+        identity, allow = self._identity(), self.extras.allow_change
+        changes = refuse_changes(state["identity"], identity, checkpoint.path, allow_change=allow)
+        tensors = checkpoint.tensors()
+        self.decoder.load_state_dict(ModelFolder.open(checkpoint.path).load().state_dict())
+        self.optimizer.load(tensors)
+        restore_random_states(tensors)
+        self.progress = Progress.from_json(state)
+        if changes:
+            self._take_changes(changes)
         self.decoder.checkpoint_every = self.progress.checkpoint_every
         self.last_metrics = state["metrics"]
+        self.health.load(state["health"])
+        if self.loss_scale is not None and state["loss_scale"] is not None:
+            self.loss_scale = LossScale(*state["loss_scale"])
         self.checkpoints.go_on_from(checkpoint, self.progress.best_step)
         self.events.emit(Resumed(self.progress.step))
 
+    def _take_changes(self, changes: Sequence[str]) -> None:
+        self.events.warn(f"changed from step {self.progress.step} on: {'; '.join(changes)}")
+        for change in changes:
+            name = change.partition(":")[0]
+            if name in ("micro_batch", "checkpoint_every"):  # what a lack of memory had made of the old value is void
+                setattr(self.progress, name, getattr(self.plan, name))
+
     def _outcome(self) -> Outcome:
+        self.saver.wait()
         self.checkpoints.prune()
         best = self.checkpoints.best()
         assert best is not None, "the last step saves a checkpoint, and the first one saved is the best so far"
         progress = self.progress
+        if progress.step < self.plan.steps:
+            self.events.note(
+                f"stopped early at step {progress.step} of {self.plan.steps}: no better {self.plan.best_metric} in "
+                f"{progress.evaluations_without_gain} evaluations; the best was at step {best.step}"
+            )
         return Outcome(progress.step, progress.tokens, best.path, best.step, best.state()["metrics"], progress.skipped)
 
-    # Being stopped
-
-    @contextmanager
-    def _listening_for_signals(self) -> Iterator[None]:
-        """Turn the first SIGTERM or SIGINT into a wish to stop after this step; a second one acts at once."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            which = signal.Signals(number)
-            self._stop_signal = which.name
-            signal.signal(which, previous[which])
-
-        try:
-            previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: signals are somebody else's there
-            yield
+    def _stop(self, reason: str) -> None:
+        if self._is_over():
             return
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _stop(self) -> None:
-        if self.progress.step >= self.plan.steps:
-            return
+        self.saver.wait()
         newest = self.checkpoints.all()[-1:]
         if not newest or newest[0].step < self.progress.step:
             self._save(regular=False)
+            self.saver.wait()
         raise Stopped(
-            f"stopped by {self._stop_signal} after step {self.progress.step} of {self.plan.steps}; the state is saved",
+            f"stopped by {reason} after step {self.progress.step} of {self.plan.steps}; the state is saved",
             fix="run the same command again to go on from here",
         )
 
     # Telling
 
-    def _log(self, loss: float, rate: float, norm: float, measures: Mapping[str, float], seconds: float) -> None:
+    def _log(
+        self, loss: float, rate: float, norm: float, measures: Mapping[str, float], seconds: float, waited: float
+    ) -> None:
         step = self.progress.step
         values = {
             "train/iter": float(step),
@@ -400,53 +484,15 @@ class Trainer:
             **{f"train/{name}": value for name, value in measures.items()},
         }
         self.events.emit(Metrics(step, values))
-        self._timed_steps += 1
-        smoothed = self._timed_steps >= FIRST_SMOOTHED_STEP
-        self._step_seconds = SMOOTHING * self._step_seconds + (1 - SMOOTHING) * seconds if smoothed else seconds
-        speed = self.plan.tokens_per_step / self._step_seconds
-        timing = {
-            "train/dt_ms": seconds * 1e3,
-            "train/tokens_per_s": speed,
-            **self._device_share(speed),
-            "train/mem_gb": memory_gb(self.compute.device),
-        }
-        self.events.emit(Timing(step, timing))
+        for note in self.health.after_step(step, loss, norm):
+            self.events.warn(note)
+        if self.layers.on and not self._has_compiled:  # the first step is mostly the compiler's
+            self._has_compiled = True
+            self.events.emit(Timing(step, {"compile/seconds": seconds}))
+            return
+        for note in self.health.after_waiting(waited, seconds):
+            self.events.warn(note)
+        self.events.emit(Timing(step, self.speed.note(seconds, waited)))
         if step % self.plan.log_every == 0 or step == self.plan.steps:
-            self.events.progress("training", step, self.plan.steps, "steps", self._line(loss, rate, norm, timing))
-
-    def _device_share(self, tokens_per_second: float) -> dict[str, float]:
-        """Return the share of the device's peak that training uses, evaluation and saving left out."""
-        if self.extras.peak is None:
-            return {}
-        return {"train/mfu": tokens_per_second * self.extras.flops_per_token / self.extras.peak.flops_per_second}
-
-    def _line(self, loss: float, rate: float, norm: float, timing: Mapping[str, float]) -> str:
-        parts = [
-            f"loss {loss:.4f}",
-            f"lr {rate:.2e}",
-            f"gnorm {norm:.2f}",
-            f"{timing['train/tokens_per_s']:,.0f} tok/s",
-        ]
-        if self.extras.peak is not None:
-            parts.append(f"mfu {timing['train/mfu']:.1%} of {self.extras.peak.describe()}")
-        if "eval/val_bpb" in self.last_metrics:
-            parts.append(f"val {self.last_metrics['eval/val_bpb']:.3f} bits/byte")
-        return " | ".join(parts)
-
-
-def compile_layers(decoder: Decoder) -> None:
-    """Compile each layer's forward and backward pass at its first call: all layers share one compiled code."""
-    for layer in decoder.model.layers:
-        layer.compile()
-
-
-def is_compile_failure(error: BaseException) -> bool:
-    """Return whether an error comes from torch.compile and not from what it compiled."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out; the CPU allocator only says so in words."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+            text = step_line(step, self.plan.steps, loss, rate, norm, self.speed)
+            self.events.emit(Line("training", step, self.plan.steps, text))

@@ -27,12 +27,18 @@ def validation_metrics(
     objective: Objective,
     batches: Sequence[Batch],
     autocast: Callable[[], AbstractContextManager[object]],
+    *,
+    rows: int | None = None,
+    split: str = "val",
 ) -> dict[str, float]:
-    """Return loss, perplexity and the objective's own measures over all targets at once."""
+    """Return loss, perplexity and the objective's own measures over all targets at once.
+
+    At most `rows` rows are in memory at once; `split` is part of the names: `eval/val_loss`.
+    """
     was_training = decoder.training
     decoder.eval()
     nats, count, sums = 0.0, 0, dict[str, Tensor]()
-    for batch in batches:
+    for batch in (part for whole in batches for part in (whole.split(rows) if rows else (whole,))):
         with autocast():
             part = objective.loss(decoder, batch.to(decoder.device))
         nats += float(part.sum)
@@ -40,6 +46,6 @@ def validation_metrics(
         add_metrics(sums, part.metrics)
     decoder.train(was_training)
     loss = nats / count
-    values = {"eval/val_loss": loss, "eval/val_ppl": math.exp(min(loss, 700.0)), "eval/val_tokens": float(count)}
-    measures = objective.measures(nats, count, sums)
-    return values | {f"eval/val_{name}": value for name, value in measures.items()}
+    values = {"loss": loss, "ppl": math.exp(min(loss, 700.0)), "tokens": float(count)}
+    values |= objective.measures(nats, count, sums)
+    return {f"eval/{split}_{name}": value for name, value in values.items()}

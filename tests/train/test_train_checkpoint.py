@@ -65,7 +65,7 @@ def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
     assert {oct(file.stat().st_mode & 0o777) for file in newest(checkpoints).path.iterdir()} == {"0o644"}
 
 
-@pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "trainer.json"])
+@pytest.mark.parametrize("name", ["optim.safetensors", "model.safetensors", "trainer.json"])
 def test_one_flipped_byte_falls_back_and_says_so(tmp_path: Path, name: str) -> None:
     checkpoints, said = filled(tmp_path, 10, 20)
     file = tmp_path / "checkpoints" / "step-000020" / name

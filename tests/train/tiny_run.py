@@ -71,6 +71,7 @@ def tiny_trainer(
     windows: bool = False,
     decoder: Decoder | None = None,
     compute: Compute = CPU,
+    **extras: Any,
 ) -> Trainer:
     """Return a trainer whose checkpoints lie below `folder`."""
     tokenizer = Tokenizer.load(tokens_folder)
@@ -82,10 +83,10 @@ def tiny_trainer(
         decoder,
         objective or NextToken(),
         kind(documents(tokens_folder, "train"), plan.context, plan.seed),
-        checkpoints=Checkpoints(folder / "checkpoints", plan.keep, events.warn),
+        checkpoints=Checkpoints(folder / "checkpoints", plan.keep, events.warn, plan.keep_every),
         events=events,
         compute=compute,
-        save_model=lambda path, facts: save_model_folder(path, decoder, tokenizer, sidecar=facts),
+        save_model=lambda model, path, facts: save_model_folder(path, model, tokenizer, sidecar=facts),
         extras=Extras(
             validation=fixed_batches(held_out, plan.batch, plan.eval_batches),
             sample=lambda model, step: [
