@@ -14,6 +14,7 @@ from caslon.errors import UserError
 if TYPE_CHECKING:
     from caslon.recipe import Recipe, StageTable
     from caslon.runner import PlannedStage
+    from caslon.settings import Settings
 
 app = group()
 TRAINING_KINDS = ("pretrain", "finetune")
@@ -43,9 +44,11 @@ def run(
 
     loaded = _loaded(recipe, set_)
     runner.check_extras(loaded)
+    done_now: list[str] = []
     with ConsoleDisplay() as display:
 
         def on_stage(table: "StageTable", state: str) -> None:
+            done_now.extend([] if state == "cached" else [table.name])
             text = f"[{table.name}]" + (" done before, nothing to do" if state == "cached" else "")
             display.console.print(text, style="bold", markup=False)
 
@@ -63,7 +66,9 @@ def run(
     if as_json:
         print_json({"run": str(folder), "report": str(report), "stages": summary})
     else:
-        _print_summary(folder, report, summary)
+        for name in done_now:
+            _print_training(folder / name, loaded.stage(name).settings)
+        _print_summary(folder, report, summary, _to_do(recipe, set_, loaded, summary))
 
 
 @app.command()
@@ -198,7 +203,24 @@ def _summary(folder: Path, recipe: "Recipe") -> list[dict[str, Any]]:
     ]
 
 
-def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]]) -> None:
+def _print_training(stage: Path, settings: "Settings") -> None:
+    """Print what came of a stage that trained something."""
+    from caslon.report.summary import training_summary
+
+    found = training_summary(stage / "events.jsonl")
+    if found:
+        say(f"\n{stage.name}")
+        for line in found.lines(getattr(settings, "price_per_hour", None)):
+            say(f"  {line}")
+
+
+def _to_do(recipe: Path, overrides: Sequence[str], loaded: "Recipe", summary: list[dict[str, Any]]) -> str:
+    """Return the command that does the stages which are left, with their names; empty when none is."""
+    left = [table.name for table in loaded.stages if table.name not in {stage["stage"] for stage in summary}]
+    return f"{_command(recipe, overrides)}   ({', '.join(left)})" if left else ""
+
+
+def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]], to_do: str) -> None:
     from caslon.observe.console import duration
     from caslon.run_list import key_figures
 
@@ -210,6 +232,9 @@ def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]]) ->
     if not models:
         return
     say(f"model    {models[-1]}")
-    say(f"\nchat     caslon chat {models[-1]}")
+    say(f'\ngenerate caslon generate {models[-1]} --prompt "The "')
+    say(f"chat     caslon chat {models[-1]}")
     say(f"serve    caslon serve {models[-1]}")
+    if to_do:
+        say(f"go on    {to_do}")
     say(f"retrain  caslon run {folder / 'recipe.toml'} --set pretrain.steps=...")

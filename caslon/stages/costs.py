@@ -39,7 +39,7 @@ def forecast_here_or_there(
         available_bytes=room,
         rate=rate,
         data_tokens=data_tokens,
-        price_per_hour=context.price_per_hour,
+        price_per_hour=chosen.price_per_hour if context.price_per_hour is None else context.price_per_hour,
     )
     return forecast, precision, reason
 

@@ -107,6 +107,9 @@ class DeviceSettings(Settings):
     deterministic: bool = Field(
         False, description="on a GPU: the same bits in every run, or an error naming the operation"
     )
+    price_per_hour: float | None = Field(
+        None, ge=0, description="what an hour of the device costs", json_schema_extra=side_effect_only()
+    )
 
 
 class ProcessesSettings(Settings):
