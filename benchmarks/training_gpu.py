@@ -24,7 +24,8 @@ import torch
 from caslon.model.decoder import Decoder
 from caslon.model.size import flop_per_token
 from caslon.observe.events import EventLog
-from caslon.stages.pretrain import Settings, decoder_config, train_plan
+from caslon.stages.pretrain import Settings, train_plan
+from caslon.stages.shape import decoder_config
 from caslon.train.batches import Documents, PackedBatches
 from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken

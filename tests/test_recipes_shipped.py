@@ -6,7 +6,8 @@ import pytest
 
 from caslon.model.size import parameter_counts
 from caslon.recipe import load_recipe
-from caslon.stages.pretrain import decoder_config, train_plan
+from caslon.stages.pretrain import train_plan
+from caslon.stages.shape import decoder_config
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

@@ -153,10 +153,7 @@ class DecoderConfig:
             guess = nearest(name, PRESETS)
             hint = f"did you mean {guess!r}? " if guess else ""
             raise UserError(f"unknown preset {name!r}", fix=f"{hint}known presets: {', '.join(PRESETS)}")
-        shape = PRESETS[name]
-        if changes.get("family", shape["family"]) != shape["family"]:
-            shape = {field: value for field, value in shape.items() if field not in _OF_A_FAMILY}
-        return DecoderConfig(**{**shape, **changes})
+        return DecoderConfig(**{**preset_shape(name, changes.get("family")), **changes})
 
 
 def _shape(
@@ -167,13 +164,16 @@ def _shape(
         "num_hidden_layers": layers,
         "hidden_size": width,
         "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
+        **({"num_key_value_heads": kv_heads} if kv_heads else {}),
         "intermediate_size": ffn,
         "max_position_embeddings": context,
         "vocab_size": vocabulary,
     }
 
 
+PresetName = Literal[
+    "slm", "regular", "slm-llama", "slm-qwen3", "llama-188", "char-10m", "tiny", "nano", "moe-toy"
+]  # fmt: skip
 _OF_A_FAMILY = ("intermediate_size", "num_local_experts", "num_experts_per_tok")
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "slm": _shape("gpt2", 12, 768, 12, 3072, 512, 30_000),
@@ -190,6 +190,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+
+
+def preset_shape(name: str, family: str | None) -> dict[str, Any]:
+    """Return the fields of a preset, without those that another family than its own would not take over."""
+    shape = PRESETS[name]
+    if family in (None, shape["family"]):
+        return dict(shape)
+    return {field: value for field, value in shape.items() if field not in _OF_A_FAMILY} | {"family": family}
 
 
 def ffn_width(family: Family, width: int) -> int:

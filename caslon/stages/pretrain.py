@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from caslon import settings
 from caslon.errors import UserError
-from caslon.model.config import DecoderConfig, Family
+from caslon.model.config import DecoderConfig
 from caslon.model.size import flop_per_token, parameter_counts
 from caslon.stages.costs import advice_rows, cost_rows, forecast_here_or_there
+from caslon.stages.shape import ShapeSettings, decoder_config, shape_rows, shape_warnings
 from caslon.stages.stage import PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.settings import TokenizerSettings
@@ -37,22 +37,6 @@ TOKENS_FOLDER = "tokens"
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_CACHE_GIB = 0.05
 SMALLEST_BATCH_TOKENS = 2048
-
-
-class ShapeSettings(settings.Settings):
-    """What the model is made of. A key left out follows from depth and family."""
-
-    family: Family = Field("qwen3", description="gpt2, llama, qwen3 or mixtral")
-    depth: int = Field(4, ge=1, le=256, description="layers; the one dial")
-    hidden_size: int | None = Field(None, ge=8, description="width; 64 per layer by default")
-    num_attention_heads: int | None = Field(None, ge=1, description="query heads")
-    num_key_value_heads: int | None = Field(None, ge=1, description="key heads; fewer than query heads save memory")
-    head_dim: int | None = Field(None, ge=2, description="width of a head")
-    intermediate_size: int | None = Field(None, ge=8, description="width inside the feed-forward part")
-    tie_word_embeddings: bool = Field(True, description="whether the head is the embedding")
-    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary positions")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in training only; for several epochs on little text")
-    bias: bool | None = Field(None, description="biases in attention; the family's habit by default")
 
 
 class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings):
@@ -79,7 +63,7 @@ def plan(context: PlanContext) -> list[PlanRow]:
         data_tokens=len(split.ids) if split else None,
     )
     rows = [
-        *_shape_rows(chosen, config),
+        *shape_rows(chosen, config),
         *_training_rows(what, origins),
         PlanRow("tokens per parameter", round(forecast.tokens_per_parameter, 2), "", "computed"),
     ]
@@ -108,6 +92,8 @@ def run(context: StageContext) -> dict[str, Any]:
     compute = choose_compute(chosen)
     context.events.note(compute.describe())
     decoder = Decoder(decoder_config(chosen, tokenizer.vocab_size, what.context))
+    for warning in shape_warnings(decoder.config):
+        context.events.warn(warning)
     decoder.initialise(context.seed)
     batches, held_out = (row_source(chosen, documents(splits[name]), what) for name in ("train", "validation"))
     outcome = train_in_folder(
@@ -138,18 +124,12 @@ def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan,
     return make_plan(chosen, chosen, defaults_for(chosen, vocab_size), seed=seed)
 
 
-def decoder_config(chosen: ShapeSettings, vocab_size: int, context: int) -> DecoderConfig:
-    """Return the shape of a table; `UserError` where its parts do not fit together."""
-    given = chosen.model_dump(include=set(ShapeSettings.model_fields) - {"depth"})
-    return DecoderConfig.from_depth(chosen.depth, vocab_size=vocab_size, context=context, **given)
-
-
 def defaults_for(chosen: Settings, vocab_size: int) -> Defaults:
     """Return what the dial derives: context, batch, rate and tokens from the shape."""
     context = chosen.context or (256 if chosen.depth < 8 else 512 if chosen.depth < 16 else 1024)
     config = decoder_config(chosen, vocab_size, context)
     counts = parameter_counts(config)
-    trained = counts.trained - counts.positions - (counts.embedding if counts.head else 0)
+    trained = counts.active - counts.positions - (counts.embedding if counts.head else 0)
     tokens = chosen.tokens_per_parameter * trained
     # The batch that still pays grows about as the square root of the tokens seen (arXiv:2505.13738).
     batch_tokens = SMALLEST_BATCH_TOKENS * 2 ** max(0, round(math.log2(trained / 4e6) / 2))
@@ -249,24 +229,6 @@ def _planned_vocab_size(context: PlanContext) -> int:
     if not isinstance(table, TokenizerSettings):
         raise UserError("the recipe has no [tokenizer], so the vocabulary size is not known", fix="add the table")
     return table.planned_vocab_size(context.base)
-
-
-def _shape_rows(chosen: Settings, config: DecoderConfig) -> list[PlanRow]:
-    counts = parameter_counts(config)
-    names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
-    rows = [
-        PlanRow("family", chosen.family, "", "setting"),
-        PlanRow("depth", chosen.depth, "layers", "setting"),
-        PlanRow("vocab_size", config.vocab_size, "entries", "the tokenizer"),
-    ]
-    for name in names:
-        origin = "setting" if getattr(chosen, name) is not None else "derived from depth"
-        rows.append(PlanRow(name, getattr(config, name), "", origin))
-    return [
-        *rows,
-        PlanRow("parameters", counts.trained, "", "computed"),
-        PlanRow("parameters outside the tables", counts.matrices + counts.vectors, "", "computed"),
-    ]
 
 
 def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:

@@ -24,6 +24,7 @@ def random_heads(heads=4, kv_heads=2, length=20, batch=2):
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+@pytest.mark.promise("pretraining", "attention has the values worked out by hand, unscaled, scaled and causal")
 def test_values_worked_by_hand():
     assert torch.allclose(reference_attention(Q, K, V, scale=1.0)[0, 0], torch.tensor(UNSCALED), atol=6e-5)
     assert torch.allclose(reference_attention(Q, K, V)[0, 0], torch.tensor(SCALED), atol=6e-5)
@@ -57,12 +58,14 @@ def test_bf16_that_is_trained_has_the_results_and_gradients_of_float32(attend):
         assert (one - other.float()).norm() < 0.02 * one.norm()
 
 
+@pytest.mark.promise("pretraining", "grouped queries equal full heads with repeated keys and values")
 def test_grouped_heads_equal_repeated_heads():
     queries, keys, values = random_heads(heads=6, kv_heads=2)
     repeated = causal(0, queries, keys.repeat_interleave(3, 1), values.repeat_interleave(3, 1))
     assert torch.allclose(causal(0, queries, keys, values), repeated, atol=1e-6)
 
 
+@pytest.mark.promise("pretraining", "rotary scores depend on the distance of two positions only")
 def test_scores_do_not_change_when_all_positions_shift():
     queries, keys, _ = random_heads(heads=2, kv_heads=2)
 

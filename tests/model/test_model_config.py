@@ -1,11 +1,12 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
 from caslon.errors import UserError
-from caslon.model.config import FAMILIES, PRESETS, DecoderConfig, ffn_width
+from caslon.model.config import FAMILIES, PRESETS, DecoderConfig, PresetName, ffn_width
 from caslon.model.decoder import Decoder
 
 
@@ -31,8 +32,10 @@ def built_count(config: DecoderConfig) -> int:
         ("tiny", {"family": "gpt2"}, 13_891_584),
         ("nano", {}, 1_328_256),
         ("nano", {"vocab_size": 256}, 836_736),
+        ("moe-toy", {}, 254_784),
     ],
 )
+@pytest.mark.promise("pretraining", "every preset has exactly its published number of parameters")
 def test_presets_have_exactly_the_published_counts(preset, changes, count):
     assert built_count(DecoderConfig.preset(preset, **changes)) == count
 
@@ -76,12 +79,14 @@ KNOWN = {
 }
 
 
+@pytest.mark.promise("pretraining", "GPT-2, Llama 2 and Llama 3 have their published numbers of parameters")
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_models_have_their_published_counts(name):
     shape, vocab_size, count = KNOWN[name]
     assert built_count(DecoderConfig(vocab_size=vocab_size, max_position_embeddings=1024, **shape)) == count
 
 
+@pytest.mark.promise("pretraining", "config.json is complete for readers before and after transformers 5")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_json_is_complete_and_comes_back_equal(family, make_config):
     config = make_config(family, dropout=0.1, bos_token_id=0, eos_token_id=1, pad_token_id=2)
@@ -191,6 +196,10 @@ def test_every_depth_gives_a_shape_that_can_be_built(family, depth):
     config = DecoderConfig.from_depth(depth, family=family, vocab_size=512, context=64)
     assert config.num_attention_heads * config.head_dim == config.hidden_size
     assert config.intermediate_size == ffn_width(family, config.hidden_size)
+
+
+def test_every_preset_has_its_name_in_the_type():
+    assert set(get_args(PresetName)) == set(PRESETS)
 
 
 def test_unknown_preset_gets_a_suggestion():

@@ -19,6 +19,7 @@ def logits_of(decoder, ids, *args):
         return decoder.logits(decoder(ids, *args))
 
 
+@pytest.mark.promise("pretraining", "changing a token changes no logit before it")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_changes_nothing_before_it(family, make_decoder):
     decoder = make_decoder(family)
@@ -52,6 +53,7 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights(make_decoder):
     assert (logits_of(grouped, ids) - logits_of(full, ids)).abs().max() <= 1e-6
 
 
+@pytest.mark.promise("pretraining", "tied weights are one tensor that gets gradient from both uses")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tied_weights_are_one_tensor_with_gradient_from_both_uses(family, make_decoder):
     decoder = make_decoder(family)
@@ -83,6 +85,9 @@ def test_initial_weights_come_from_the_seed_alone(family, make_config):
     assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)
 
 
+@pytest.mark.promise(
+    "pretraining", "weights start with deviation 0.02, smaller by the root of twice the layers on branches"
+)
 def test_initial_deviations():
     decoder = Decoder(DecoderConfig.preset("nano"))
     decoder.initialise(1)

@@ -45,6 +45,7 @@ def test_the_folder_is_complete(folder, tokenizer):
     assert opened.sidecar()["step"] == 3
 
 
+@pytest.mark.promise("pretraining", "files of a model folder are readable as the umask says: 0644 under 022")
 def test_modes_follow_the_umask(tmp_path, make_decoder, tokenizer):
     before = os.umask(0o022)
     try:

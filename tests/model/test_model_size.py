@@ -62,10 +62,20 @@ def test_counts_equal_those_of_the_built_decoder(name, family, bias, tied):
         (DecoderConfig.preset("regular"), 2_147_254_272),
         (DecoderConfig.preset("llama-188"), 491_917_824),
         (DecoderConfig.preset("tiny", family="gpt2"), 86_114_304),
+        # attention 12,288 + 2 of 4 experts 49,152 + router 256, twice, and the head, six times; then attention's products
+        (DecoderConfig.preset("moe-toy"), 6 * (2 * (12_288 + 49_152 + 256) + 16_384) + 6 * 2 * 64 * 64),
     ],
 )
 def test_flop_per_token(config, flop):
     assert flop_per_token(config) == flop
+
+
+@pytest.mark.promise("pretraining", "total and active parameters of a mixture are counted apart")
+def test_total_and_active_parameters():
+    toy = parameter_counts(DecoderConfig.preset("moe-toy"))
+    assert (toy.trained, toy.active) == (254_784, 156_480)
+    nano = parameter_counts(DecoderConfig.preset("nano"))
+    assert nano.active == nano.trained
 
 
 def test_training_state():

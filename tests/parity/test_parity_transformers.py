@@ -46,6 +46,9 @@ def assert_same(decoder, model):
     assert greedy_decode(decoder, prompt, 32) == greedy_by_transformers(model, prompt, 32)
 
 
+@pytest.mark.promise(
+    "pretraining", "every family has the logits, greedy tokens and tensor names of transformers, from the same folder"
+)
 @pytest.mark.parametrize(("family", "changes"), VARIANTS)
 def test_our_folder_in_transformers(family, changes, tmp_path, make_decoder, tokenizer):
     decoder = make_decoder(family, **changes)
@@ -89,6 +92,9 @@ def test_a_folder_of_transformers_here(family, changes, tmp_path, make_config, t
         assert torch.equal(again(IDS).logits, model(IDS).logits)
 
 
+@pytest.mark.promise(
+    "pretraining", "attention maps are there for every layer and head whatever kernel computes attention"
+)
 def test_attention_maps_equal_those_of_eager_transformers(tmp_path, make_decoder, tokenizer):
     from caslon.model.attention import AttentionMaps
 
