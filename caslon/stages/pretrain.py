@@ -156,22 +156,14 @@ def open_split(folder: Path, name: str, tokenizer: "Tokenizer") -> TokenSplit:
         )
     if not len(split.ids):
         raise UserError(f"the {name} split holds no tokens", where=str(folder), fix="give the corpus more documents")
-    highest = int(split.ids.max())
-    if highest >= tokenizer.vocab_size:
-        place = int(split.ids.argmax())
-        raise UserError(
-            f"id {highest} at position {place} of the {name} split is outside the vocabulary of {tokenizer.vocab_size}",
-            where=str(folder),
-            fix="run the tokenizer stage again",
-        )
     return split
 
 
 def documents(split: TokenSplit) -> "Documents":
-    """Return a split as documents to draw rows from."""
+    """Return a split as documents to draw rows from, each of which is checked when it is drawn."""
     from caslon.train.batches import Documents
 
-    return Documents(split.ids, split.document_starts, split.end_of_text_id)
+    return Documents(split.ids, split.document_starts, split.end_of_text_id, split.vocab_size)
 
 
 def row_source(chosen: Settings, source: "Documents", what: TrainPlan) -> "Batches":

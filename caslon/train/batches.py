@@ -1,7 +1,8 @@
 """Token files or conversations into batches: which ids a step sees, as a pure function of (seed, step).
 
 No iterator and no random state: a resumed run asks for batch 1,207 and gets it. Unusual: a row is cut out of the shuffled
-documents by position, so nothing is concatenated in memory.
+documents by position, so nothing is concatenated in memory. Rows are numbered without end, and a step takes the next `rows` of
+them; of several processes each takes its part of those, so the batch is the same whatever their number.
 
 A row of the packed mode is `T` inputs and the `T` ids after them; rows overlap by one id, so each id of the data set is a target
 exactly once an epoch. The end token that closes a document is, as an input, the first position of the next one.
@@ -19,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caslon.errors import UserError
 from caslon.train.conversations import Conversation
 
 Ids = NDArray[np.integer]
 Ints = NDArray[np.int64]
+WORD = (1 << 64) - 1  # the largest number of 64 bits
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Batches(Protocol):
         ...
 
 
+def row_numbers(step: int, rows: int) -> range:
+    """Return which rows of the endless sequence a step of `rows` rows sees."""
+    return range(step * rows, (step + 1) * rows)
+
+
 @dataclass(frozen=True)
 class Documents:
     """Documents in one array of ids, each closed by the end token; document `i` is `ids[starts[i]:starts[i + 1]]`."""
@@ -106,9 +114,34 @@ class Documents:
     ids: Ids
     starts: Ints
     end_id: int
+    vocab_size: int = 1 << 32  # ids from here on are refused where they are met
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def checked(self, row: "Row") -> "Row":
+        """Return a row whose ids are all below the vocabulary's size; `UserError` names the first other one's place."""
+        if int(row.ids.max()) < self.vocab_size:
+            return row
+        for number in row.sources:
+            start = int(self.starts[number])
+            ids = self.ids[start : int(self.starts[number + 1])]
+            if len(wrong := np.flatnonzero(ids >= self.vocab_size)):
+                place = int(wrong[0])
+                raise UserError(
+                    f"id {ids[place]} at position {start + place} is outside the vocabulary of {self.vocab_size}",
+                    where=f"document {number} of the token files",
+                    fix="run the tokenizer stage again",
+                )
+        raise AssertionError("a row's ids come from its documents")
+
+
+@dataclass(frozen=True)
+class Row:
+    """At most `context + 1` ids, and the documents they come from."""
+
+    ids: Ids
+    sources: Sequence[int]
 
 
 def random_order(count: int, *key: int) -> Ints:
@@ -118,8 +151,8 @@ def random_order(count: int, *key: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class PackedBatches:
-    """Every document once an epoch, shuffled by (seed, epoch), without padding but in the last row of an epoch."""
+class TokenRows:
+    """Rows cut out of documents: what packed rows and windows share."""
 
     documents: Documents
     context: int
@@ -128,8 +161,22 @@ class PackedBatches:
 
     @cached_property
     def rows_per_epoch(self) -> int:
-        """How many rows show every id of the data set as a target once."""
+        """How many rows hold as many targets as the data set has ids."""
         return -(-int(self.documents.starts[-1]) // self.context)
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return the `rows` rows of a step."""
+        cut = [self.row(number) for number in row_numbers(step, rows)]
+        return rows_to_batch(cut, self.context, self.documents.end_id, self.mask_documents)
+
+    def row(self, number: int) -> Row:
+        """Return a row of the endless sequence."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PackedBatches(TokenRows):
+    """Every document once an epoch, shuffled by (seed, epoch), without padding but in the last row of an epoch."""
 
     @cached_property
     def _epoch(self) -> Callable[[int], tuple[Ints, Ints]]:
@@ -141,15 +188,9 @@ class PackedBatches:
         lengths = np.diff(self.documents.starts)[order]
         return order, 1 + np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
-    def batch(self, step: int, rows: int) -> Batch:
-        """Return rows `step * rows` to `(step + 1) * rows - 1` of the endless sequence of epochs."""
-        numbers = range(step * rows, (step + 1) * rows)
-        cut = [self.row(*divmod(number, self.rows_per_epoch)) for number in numbers]
-        sources = sorted({source for _, found in cut for source in found})
-        return rows_to_batch([ids for ids, _ in cut], self.context, self.documents.end_id, self.mask_documents, sources)
-
-    def row(self, epoch: int, row: int) -> tuple[Ids, list[int]]:
-        """Return at most `context + 1` ids of the epoch's stream, and the documents they come from."""
+    def row(self, number: int) -> Row:
+        """Return a row of the endless sequence of epochs."""
+        epoch, row = divmod(number, self.rows_per_epoch)
         order, begins = self._epoch(epoch)
         start = row * self.context
         stop = min(start + self.context + 1, int(begins[-1]))
@@ -165,44 +206,42 @@ class PackedBatches:
             sources.append(document)
             place += length
             index += 1
-        return np.concatenate(pieces), sources
+        return self.documents.checked(Row(np.concatenate(pieces), sources))
 
 
 @dataclass(frozen=True)
-class WindowBatches:
-    """Windows at random places of the data set, in corpus order, as nanoGPT draws them."""
+class WindowBatches(TokenRows):
+    """Windows at random places of the data set, in corpus order, as nanoGPT draws them: each from (seed, its number)."""
 
-    documents: Documents
-    context: int
-    seed: int
     mask_documents: bool = False
 
-    @cached_property
-    def rows_per_epoch(self) -> int:
-        """How many windows hold as many targets as the data set has ids."""
-        return -(-len(self.documents.ids) // self.context)
-
-    def batch(self, step: int, rows: int) -> Batch:
-        """Return windows at places drawn from (seed, step)."""
+    def row(self, number: int) -> Row:
+        """Return the window of a number."""
         places = len(self.documents.ids) - self.context
-        raw = np.random.Philox(np.random.SeedSequence((self.seed, step))).random_raw(rows)
-        starts = (raw % np.uint64(places)).astype(np.int64)
-        windows = [self.documents.ids[start : start + self.context + 1] for start in starts]
-        last = starts + self.context
-        sources = np.searchsorted(self.documents.starts, [starts, last], side="right") - 1
-        touched = sorted({number for first, final in sources.T.tolist() for number in range(first, final + 1)})
-        return rows_to_batch(windows, self.context, self.documents.end_id, self.mask_documents, touched)
+        start = scrambled(self.seed, number) % places
+        first, last = np.searchsorted(self.documents.starts, [start, start + self.context], side="right") - 1
+        ids = self.documents.ids[start : start + self.context + 1]
+        return self.documents.checked(Row(ids, range(int(first), int(last) + 1)))
 
 
-def rows_to_batch(
-    rows: Sequence[Ids], context: int, end_id: int, mask_documents: bool, sources: Sequence[int]
-) -> Batch:
+def scrambled(seed: int, number: int) -> int:
+    """Return 64 bits that look random, from two numbers: the finaliser of SplitMix64 over each (doi:10.1145/2714064.2660195)."""
+    value = seed & WORD
+    for part in (number, 0):
+        value = (value + (part + 1) * 0x9E3779B97F4A7C15) & WORD
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & WORD
+        value ^= value >> 31
+    return value
+
+
+def rows_to_batch(rows: Sequence[Row], context: int, end_id: int, mask_documents: bool) -> Batch:
     """Return rows of at most `context + 1` ids as a batch; short rows are filled with unscored end tokens."""
     table = np.full((len(rows), context + 1), end_id, dtype=np.int64)
     scored = np.zeros((len(rows), context), dtype=bool)
     for number, row in enumerate(rows):
-        table[number, : len(row)] = row
-        scored[number, : len(row) - 1] = True
+        table[number, : len(row.ids)] = row.ids
+        scored[number, : len(row.ids) - 1] = True
     ids = table[:, :-1]
     positions = np.broadcast_to(np.arange(context), ids.shape)
     document_ids = None
@@ -216,7 +255,7 @@ def rows_to_batch(
         scored=torch.from_numpy(scored),
         positions=torch.from_numpy(positions.copy()),
         document_ids=document_ids,
-        sources=tuple(sources),
+        sources=tuple(sorted({source for row in rows for source in row.sources})),
     )
 
 
@@ -244,8 +283,8 @@ class ConversationBatches:
         return lru_cache(maxsize=2)(lambda epoch: random_order(len(self.packed), self.seed, epoch))
 
     def batch(self, step: int, rows: int) -> Batch:
-        """Return rows `step * rows` to `(step + 1) * rows - 1` of the endless sequence of epochs."""
-        places = [divmod(number, self.rows_per_epoch) for number in range(step * rows, (step + 1) * rows)]
+        """Return the `rows` rows of a step of the endless sequence of epochs."""
+        places = [divmod(number, self.rows_per_epoch) for number in row_numbers(step, rows)]
         return self._join([self.packed[int(self._epoch(epoch)[row])] for epoch, row in places])
 
     def _join(self, rows: Sequence[Sequence[int]]) -> Batch:

@@ -25,7 +25,7 @@ from caslon.model.folder import save_model_folder
 from caslon.observe.events import EventLog
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.tokenizer.train import TrainingSettings, train_tokenizer
-from caslon.train.batches import Batch, random_order
+from caslon.train.batches import Batch, random_order, row_numbers
 from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
 from caslon.train.plan import Defaults, TrainPlan, make_plan
@@ -157,7 +157,8 @@ class ProblemBatches:
 
     def batch(self, step: int, rows: int) -> Batch:
         """Return the `rows` problems of the 0-based `step`."""
-        numbers = [int(self._order[place % len(self.problems)]) for place in range(step * rows, (step + 1) * rows)]
+        places = row_numbers(step, rows)
+        numbers = [int(self._order[place % len(self.problems)]) for place in places]
         return problem_batch([self.problems[number] for number in numbers], self.pad_id, tuple(numbers))
 
 

@@ -1,10 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from caslon.errors import UserError
 from caslon.model.attention import document_attention
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
@@ -42,6 +44,7 @@ def epoch_targets(batches: PackedBatches, epoch: int) -> list[int]:
     return found
 
 
+@pytest.mark.promise("pretraining", "in packed rows every id of the data set is a target exactly once an epoch")
 @pytest.mark.parametrize("context", [1 + 1, 5, 8, 200])
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_every_id_is_a_target_once_an_epoch(context: int, epoch: int) -> None:
@@ -59,6 +62,7 @@ def test_rows_overlap_by_one_id_and_only_the_last_is_filled_up() -> None:
     assert rows[0].ids[0, 0] == END
 
 
+@pytest.mark.promise("pretraining", "the order of an epoch repeats for the same seed and differs for another")
 def test_epochs_differ_and_repeat_for_the_same_seed() -> None:
     source = documents(*range(1, 30))
     first = epoch_targets(PackedBatches(source, CONTEXT, seed=1), 0)
@@ -95,6 +99,9 @@ def test_positions_and_document_numbers_restart_at_the_end_token() -> None:
     assert row.scored.tolist() == [[True] * 4 + [False] * 4]
 
 
+@pytest.mark.promise(
+    "pretraining", "in a packed row a document's logits are those it has alone; without masks they are not"
+)
 def test_logits_of_a_document_in_a_row_equal_its_logits_alone() -> None:
     decoder = Decoder(DecoderConfig.from_depth(2, family="qwen3", vocab_size=700, context=32, hidden_size=32))
     decoder.initialise(0)
@@ -117,16 +124,37 @@ def test_logits_of_a_document_in_a_row_equal_its_logits_alone() -> None:
         assert (unmasked[:, part] - expected).abs().max() > 1e-3
 
 
+@pytest.mark.promise("pretraining", "windows are a pure function of seed and step, whatever was drawn before")
 def test_windows_repeat_and_stay_inside() -> None:
     source = documents(40, 30)
     batches = WindowBatches(source, CONTEXT, seed=3)
-    one, other = batches.batch(5, 16), batches.batch(5, 16)
+    one, other = batches.batch(5, 16), WindowBatches(source, CONTEXT, seed=3).batch(5, 16)
     assert torch.equal(one.ids, other.ids)
     assert not torch.equal(one.ids, batches.batch(6, 16).ids)
     stream = source.ids.tolist()
     for ids, targets in zip(one.ids.tolist(), one.targets.tolist(), strict=True):
         row = [*ids, targets[-1]]
         assert any(stream[place : place + len(row)] == row for place in range(len(stream)))
+
+
+def test_windows_reach_every_place_about_equally_often() -> None:
+    source = documents(30, 20)
+    batches = WindowBatches(source, CONTEXT, seed=3)
+    places = len(source.ids) - CONTEXT
+    first = Counter(batches.batch(0, 200 * places).ids[:, 0].tolist())
+    assert len(first) == len(set(source.ids[:places].tolist()))
+    assert all(120 < first[id] < 300 for id in range(10, 39))
+
+
+@pytest.mark.promise("pretraining", "an id outside the vocabulary is refused with its position")
+@pytest.mark.parametrize("kind", [PackedBatches, WindowBatches])
+def test_an_id_outside_the_vocabulary_is_refused_with_its_position(kind: type[PackedBatches]) -> None:
+    source = documents(3, 20)
+    source.ids[13] = 900
+    batches = kind(replace(source, vocab_size=900), CONTEXT, 0)
+    with pytest.raises(UserError, match="id 900 at position 13 is outside the vocabulary of 900"):
+        for step in range(40):
+            batches.batch(step, 1)
 
 
 def test_order_is_a_fixed_function_of_its_key() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
-from caslon.train.batches import Batch, rows_to_batch
+from caslon.train.batches import Batch, Row, rows_to_batch
 from caslon.train.distributed import ALONE, EndedElsewhere, Processes
 from caslon.train.objectives import NextToken
 from caslon.train.optimizer import orthogonalised
@@ -33,8 +33,8 @@ def decoder(shape: dict[str, Any]) -> Decoder:
 def batch(rows: int) -> Batch:
     """Return rows of unequal length, so that processes have different numbers of targets."""
     draws = np.random.default_rng(5)
-    cut = [draws.integers(1, VOCABULARY, CONTEXT + 1 - 4 * (row % 3)) for row in range(rows)]
-    return rows_to_batch(cut, CONTEXT, 0, True, range(rows))
+    cut = [Row(draws.integers(1, VOCABULARY, CONTEXT + 1 - 4 * (row % 3)), [row]) for row in range(rows)]
+    return rows_to_batch(cut, CONTEXT, 0, True)
 
 
 def joined(processes: Processes, parallel: Any, name: str = "work") -> Any:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.model.experts import Routing, balance_loss
-from caslon.train.batches import Batch, rows_to_batch
+from caslon.train.batches import Batch, Row, rows_to_batch
 from caslon.train.objectives import HeadCrossEntropy, NextToken, bits_per_byte
 
 VOCABULARY = 50
@@ -15,7 +15,7 @@ VOCABULARY = 50
 
 def batch(rows: int = 3, context: int = 12, seed: int = 0) -> Batch:
     ids = torch.randint(2, VOCABULARY, (rows, context + 1), generator=torch.Generator().manual_seed(seed))
-    return rows_to_batch(list(ids.numpy()), context, end_id=1, mask_documents=True, sources=[])
+    return rows_to_batch([Row(row, ()) for row in ids.numpy()], context, end_id=1, mask_documents=True)
 
 
 def decoder(**changes: object) -> Decoder:
