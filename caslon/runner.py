@@ -68,7 +68,18 @@ def plan(recipe: Recipe, runs: Path, *, device: str = THIS, price_per_hour: floa
         found = _finished_folder(run_folder, table.name, key)
         if found:
             finished[table.name] = found
-        rows = _rows(recipe, table, inputs, device, price_per_hour)
+        context = PlanContext(
+            table.name,
+            table.settings,
+            recipe.seed,
+            inputs,
+            {other.name: other.settings for other in recipe.stages},
+            Path.cwd(),
+            device,
+            price_per_hour,
+            may_measure=found is None,
+        )
+        rows = _rows(table, context)
         planned.append(PlannedStage(table, key, _state(run_folder, table.name, found), rows))
     return planned
 
@@ -242,14 +253,8 @@ def _source_digests(table: StageTable) -> dict[str, str]:
     return {f"{common} ({len(paths):,} files)": digest}
 
 
-def _rows(
-    recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder], device: str, price_per_hour: float | None
-) -> tuple[PlanRow, ...]:
-    if not hasattr(table.module, "plan"):
-        return ()
-    settings = {other.name: other.settings for other in recipe.stages}
-    context = PlanContext(table.name, table.settings, recipe.seed, inputs, settings, Path.cwd(), device, price_per_hour)
-    return tuple(table.module.plan(context))
+def _rows(table: StageTable, context: PlanContext) -> tuple[PlanRow, ...]:
+    return tuple(table.module.plan(context)) if hasattr(table.module, "plan") else ()
 
 
 def _state(run_folder: Path, name: str, found: StageFolder | None) -> str:

@@ -105,8 +105,9 @@ def plan(
         rows = [row for row in stage.rows if row.origin != ADVICE]
         if rows:
             print_table(("value", "", "unit", "origin"), [(r.name, *_shown(r.value, r.unit), r.origin) for r in rows])
-        for row in stage.rows[len(rows) :]:
-            say(f"advice: {row.value}")
+        for row in stage.rows:
+            if row.origin == ADVICE:
+                say(f"{row.name.rstrip(' 0123456789')}: {row.value}")
     if any(stage.state != "done" for stage in planned):
         say(f"\nstart it: {_command(recipe, set_)}")
 

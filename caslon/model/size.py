@@ -119,14 +119,14 @@ def training_memory(
     context: int | None = None,
     optimizer: Optimizer = "adamw",
     loss_chunk: int = 4096,
-    checkpointing: bool = False,
+    checkpoint_every: int = 0,
     document_masking: bool = True,
     activation_bytes: int = FLOAT_BYTES,
 ) -> TrainingMemory:
     """Return the memory of float32 training: 16 bytes per parameter with AdamW, 12 on the matrices with Muon.
 
     `activation_bytes` is 2 under bfloat16 autocast, `loss_chunk` the number of tokens whose logits exist at once, and
-    `checkpointing` that of every layer.
+    every `checkpoint_every`-th layer computes its activations again instead of keeping them (0: none).
     """
     counts = parameter_counts(config)
     by_muon = counts.matrices if optimizer == "muon" else 0
@@ -135,7 +135,8 @@ def training_memory(
     per_layer = _kept_numbers_per_token(config) * tokens * activation_bytes
     stream = config.hidden_size * tokens * FLOAT_BYTES  # the residual stream stays in float32
     layers = config.num_hidden_layers
-    activations = layers * stream + per_layer if checkpointing else layers * per_layer
+    again = -(-layers // checkpoint_every) if checkpoint_every else 0  # layers whose activations are computed again
+    activations = again * stream + (layers - again + min(again, 1)) * per_layer
     mask = micro_batch * length * length * (FLOAT_BYTES + 1) if document_masking else 0
     return TrainingMemory(
         weights=FLOAT_BYTES * counts.trained,

@@ -5,8 +5,9 @@ The device is the one here, at the speed that was measured on it, or one of the 
 
 from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
-from caslon.model.size import flop_per_token, kv_cache_bytes_per_token
-from caslon.stages.stage import THIS, PlanContext, PlanRow
+from caslon.model.size import flop_per_token, kv_cache_bytes_per_token, training_memory
+from caslon.observe.events import EventLog
+from caslon.stages.stage import THIS, PlanRow
 from caslon.train.devices import Device, device_named, free_memory_bytes
 from caslon.train.forecast import Forecast, Rate, advice, assumed_rate, make_forecast
 from caslon.train.plan import TrainPlan
@@ -14,34 +15,40 @@ from caslon.train.settings import DeviceSettings
 
 ASSUMED_SHARE = 0.35  # of a GPU's peak, optimiser included: usual for models of this size
 # Of the matrix-product peak, optimiser included: measured at depth 4 with Muon on two cores (0.48 in fp32, 0.33 in bf16).
-CPU_SHARE = {"fp32": 0.45, "bf16": 0.33}
+CPU_SHARE = {"fp32": 0.45, "bf16": 0.33, "fp16": 0.33}
+LONGEST_MEASUREMENT_SECONDS = 4.0
 
 
-def forecast_here_or_there(
-    context: PlanContext,
+def forecast_on(
+    device: str,
+    price_per_hour: float | None,
     chosen: DeviceSettings,
     config: DecoderConfig,
     what: TrainPlan,
     *,
     document_masking: bool,
     data_tokens: int | None,
-) -> tuple[Forecast, str, str]:
-    """Return the forecast on the device the plan is made for, its number format and why that one."""
-    if context.device == THIS:
-        rate, room, precision, reason = _here(chosen)
+    may_measure: bool = True,
+) -> Forecast:
+    """Return the forecast of a run on this device or on a named one; the price of an hour may stand in the settings too.
+
+    Where three steps take seconds and fit into memory, they are timed here, unless that is not allowed.
+    """
+    if device == THIS:
+        rate, room, precision, reason = _here(chosen, config, what, document_masking, may_measure)
     else:
-        rate, room, precision, reason = _there(chosen, device_named(context.device))
-    forecast = make_forecast(
+        rate, room, precision, reason = _there(chosen, device_named(device))
+    return make_forecast(
         config,
         what,
         precision=precision,
+        precision_reason=reason,
         document_masking=document_masking,
         available_bytes=room,
         rate=rate,
         data_tokens=data_tokens,
-        price_per_hour=chosen.price_per_hour if context.price_per_hour is None else context.price_per_hour,
+        price_per_hour=chosen.price_per_hour if price_per_hour is None else price_per_hour,
     )
-    return forecast, precision, reason
 
 
 def _there(chosen: DeviceSettings, device: Device) -> tuple[Rate, int, str, str]:
@@ -52,24 +59,39 @@ def _there(chosen: DeviceSettings, device: Device) -> tuple[Rate, int, str, str]
     return assumed_rate(device, precision, ASSUMED_SHARE), device.usable_bytes, precision, reason
 
 
-def _here(chosen: DeviceSettings) -> tuple[Rate, int, str, str]:
+def _here(
+    chosen: DeviceSettings, config: DecoderConfig, what: TrainPlan, document_masking: bool, may_measure: bool
+) -> tuple[Rate, int, str, str]:
     from caslon.train.peak import free_bytes, peak_of
     from caslon.train.precision import choose_compute
+    from caslon.train.timed_steps import RUNS, seconds_of_step
 
     compute = choose_compute(chosen)
     peak = peak_of(compute)
     share = CPU_SHARE[compute.precision] if compute.device.type == "cpu" else ASSUMED_SHARE
     rate = Rate(peak.flops_per_second * share, f"estimate: {share:.0%} of {peak.describe()}")
     room = free_memory_bytes() if compute.device.type == "cpu" else free_bytes(compute)
+    work = flop_per_token(config, what.context)
+    seconds = RUNS * what.micro_batch * what.context * work / rate.flops_per_second
+    memory = training_memory(config, micro_batch=what.micro_batch, context=what.context, optimizer=what.optimizer)
+    # Compiling takes longer than a plan may take, and what is compiled has another speed.
+    if (
+        may_measure
+        and seconds < LONGEST_MEASUREMENT_SECONDS
+        and memory.total < room
+        and not compute.compiles(what.steps)
+    ):
+        step = seconds_of_step(config, what, compute, document_masking)
+        rate = Rate(what.tokens_per_step * work / step, f"three timed steps: {step * 1e3:.3g} ms each")
     return rate, room, compute.precision, compute.reason
 
 
-def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast, precision: str, reason: str) -> list[PlanRow]:
+def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast) -> list[PlanRow]:
     """Return the rows: precision, work, memory, checkpoint, time and, with a price, money."""
     memory = forecast.memory
     parts = ("weights", "gradients", "optimizer", "activations", "logits")
     rows = [
-        PlanRow("precision", precision, "", reason),
+        PlanRow("precision", forecast.precision, "", forecast.precision_reason),
         PlanRow("work for a token", flop_per_token(config, what.context), "FLOP", "computed"),
         PlanRow("training", forecast.flop, "FLOP", "computed"),
         *(PlanRow(f"memory: {part}", getattr(memory, part), "bytes", "computed") for part in parts),
@@ -86,6 +108,13 @@ def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast, precis
     return rows
 
 
-def advice_rows(config: DecoderConfig, forecast: Forecast) -> list[PlanRow]:
+def advice_rows(forecast: Forecast) -> list[PlanRow]:
     """Return one row for each piece of advice."""
-    return [PlanRow(f"advice {n}", text, "", "advice") for n, text in enumerate(advice(config, forecast), start=1)]
+    return [PlanRow(f"advice {n}", text, "", "advice") for n, text in enumerate(advice(forecast), start=1)]
+
+
+def tell(events: EventLog, forecast: Forecast) -> None:
+    """Print the forecast in a line before training starts, and each piece of advice in one."""
+    events.note(forecast.summary())
+    for text in advice(forecast):
+        events.note(f"advice: {text}")

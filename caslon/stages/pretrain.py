@@ -14,9 +14,9 @@ from pydantic import Field
 from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
 from caslon.model.size import flop_per_token, parameter_counts
-from caslon.stages.costs import advice_rows, cost_rows, forecast_here_or_there
+from caslon.stages.costs import advice_rows, cost_rows, forecast_on, tell
 from caslon.stages.shape import ShapeSettings, decoder_config, shape_rows, shape_warnings
-from caslon.stages.stage import PlanContext, PlanRow, StageContext
+from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.settings import TokenizerSettings
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
@@ -54,13 +54,15 @@ def plan(context: PlanContext) -> list[PlanRow]:
     vocab_size = split.vocab_size if split else _planned_vocab_size(context)
     config = decoder_config(chosen, vocab_size, defaults_for(chosen, vocab_size).context)
     what, origins = train_plan(chosen, vocab_size, context.seed)
-    forecast, precision, reason = forecast_here_or_there(
-        context,
+    forecast = forecast_on(
+        context.device,
+        context.price_per_hour,
         chosen,
         config,
         what,
         document_masking=chosen.doc_mask,
         data_tokens=len(split.ids) if split else None,
+        may_measure=context.may_measure,
     )
     rows = [
         *shape_rows(chosen, config),
@@ -69,8 +71,8 @@ def plan(context: PlanContext) -> list[PlanRow]:
     ]
     if forecast.epochs is not None:
         rows.append(PlanRow("epochs", round(forecast.epochs, 2), "", "computed"))
-    rows += cost_rows(config, what, forecast, precision, reason)
-    return [*rows, *advice_rows(config, forecast)]
+    rows += cost_rows(config, what, forecast)
+    return [*rows, *advice_rows(forecast)]
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -91,9 +93,12 @@ def run(context: StageContext) -> dict[str, Any]:
     what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
     compute = choose_compute(chosen)
     context.events.note(compute.describe())
-    decoder = Decoder(decoder_config(chosen, tokenizer.vocab_size, what.context))
-    for warning in shape_warnings(decoder.config):
+    config, tokens = decoder_config(chosen, tokenizer.vocab_size, what.context), len(splits["train"].ids)
+    forecast = forecast_on(THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=tokens)
+    tell(context.events, forecast)
+    for warning in shape_warnings(config):
         context.events.warn(warning)
+    decoder = Decoder(config)
     decoder.initialise(context.seed)
     batches, held_out = (row_source(chosen, documents(splits[name]), what) for name in ("train", "validation"))
     outcome = train_in_folder(
@@ -116,7 +121,7 @@ def run(context: StageContext) -> dict[str, Any]:
         ),
         sidecar={"data": splits["train"].dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
     )
-    return _totals(decoder.config, outcome, len(splits["train"].ids))
+    return _totals(decoder.config, outcome, tokens)
 
 
 def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan, Origins]:

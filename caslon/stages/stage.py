@@ -42,6 +42,7 @@ class PlanContext:
     base: Path  # where relative paths in settings start: the folder the command was given in
     device: str = THIS  # what the plan is for: this machine, or a name of `train/devices.py`
     price_per_hour: float | None = None  # of that device, in whatever currency
+    may_measure: bool = False  # whether the plan may take seconds of computing to be better
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from caslon.model.size import (
     parameter_counts,
     training_memory,
 )
+from caslon.observe.console import duration, size
 from caslon.train.devices import Device
 from caslon.train.plan import FORWARD_SHARE, TOKENS_PER_PARAMETER, TrainPlan
 
 MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
 FEW_TOKENS_SHARE = 0.5  # of TOKENS_PER_PARAMETER: below, a smaller model trained longer would be better
-K_QUANT_WIDTH = 256  # llama.cpp's k-quants store weights in blocks of this many
 MOST_PROCESSES = 1024
 
 
@@ -36,6 +36,8 @@ class Rate:
 class Forecast:
     """What a run will need. Bytes are of one process."""
 
+    precision: str
+    precision_reason: str
     memory: TrainingMemory
     available_bytes: int
     remedy: str | None  # the smallest change that fits; None when the run fits as it is
@@ -69,12 +71,23 @@ class Forecast:
         """Tokens seen for each trained parameter."""
         return self.tokens / self.parameters
 
+    def summary(self) -> str:
+        """Return the forecast in one line."""
+        epochs = f", {self.epochs:.3g} epochs" if self.epochs is not None else ""
+        cost = f", {self.cost:.2f} in all" if self.cost is not None else ""
+        work = (
+            f"{self.parameters:,} parameters, {self.tokens:,} tokens ({self.tokens_per_parameter:.3g} for each{epochs})"
+        )
+        memory = f"{size(self.memory.total)} of {size(self.available_bytes)}"
+        return f"plan: {work} | {memory} | about {duration(self.seconds)}{cost} ({self.rate.origin})"
+
 
 def make_forecast(
     config: DecoderConfig,
     plan: TrainPlan,
     *,
     precision: str,
+    precision_reason: str = "",
     document_masking: bool,
     available_bytes: int,
     rate: Rate,
@@ -87,6 +100,8 @@ def make_forecast(
     tokens = plan.steps * plan.tokens_per_step
     flop = flop_per_token(config, plan.context) * tokens
     return Forecast(
+        precision=precision,
+        precision_reason=precision_reason,
         memory=memory,
         available_bytes=available_bytes,
         remedy=None if memory.total <= available_bytes else next(_remedies(needs, available_bytes), None),
@@ -125,13 +140,13 @@ class _Needs:
     precision: str
     document_masking: bool
 
-    def memory(self, micro_batch: int, *, checkpointing: bool = False, processes: int = 1) -> TrainingMemory:
+    def memory(self, micro_batch: int, *, checkpoint_every: int = 0, processes: int = 1) -> TrainingMemory:
         whole = training_memory(
             self.config,
             micro_batch=micro_batch,
             context=self.plan.context,
             optimizer=self.plan.optimizer,
-            checkpointing=checkpointing,
+            checkpoint_every=checkpoint_every or self.plan.checkpoint_every,
             document_masking=self.document_masking,
             activation_bytes=4 if self.precision == "fp32" else 2,
         )
@@ -148,32 +163,32 @@ class _Needs:
 def _remedies(needs: _Needs, room: int) -> Iterator[str]:
     """Yield what would make a run fit, the smallest change first."""
     batch = needs.plan.batch
-    sizes = [size for size in range(needs.plan.micro_batch, 0, -1) if batch % size == 0]
-    for checkpointing in (False, True):
-        for size in sizes:
-            memory = needs.memory(size, checkpointing=checkpointing)
+    rows = [count for count in range(needs.plan.micro_batch, 0, -1) if batch % count == 0]
+    for every in (0, 1):
+        for count in rows:
+            memory = needs.memory(count, checkpoint_every=every)
             if memory.total <= room:
-                yield _told(size, memory, checkpointing=checkpointing)
+                yield _told(count, memory, checkpointing=bool(every))
                 break
     processes = 2
     while processes <= MOST_PROCESSES:
-        memory = needs.memory(1, checkpointing=True, processes=processes)
+        memory = needs.memory(1, checkpoint_every=1, processes=processes)
         if memory.total <= room:
             yield _told(1, memory, checkpointing=True, processes=processes)
             return
         processes *= 2
 
 
-def _told(size: int, memory: TrainingMemory, *, checkpointing: bool, processes: int = 1) -> str:
-    parts = [f"micro_batch = {size}"]
+def _told(rows: int, memory: TrainingMemory, *, checkpointing: bool, processes: int = 1) -> str:
+    parts = [f"micro_batch = {rows}"]
     if checkpointing:
-        parts.append("activation checkpointing")
+        parts.append("activation_checkpointing = 'every-block'")
     if processes > 1:
         parts.append(f"the state divided over {processes} devices (FSDP)")
     return f"{' with '.join(parts[:2])}{''.join(f' and {part}' for part in parts[2:])}: {memory.total / 1e9:.3g} GB"
 
 
-def advice(config: DecoderConfig, forecast: Forecast) -> list[str]:
+def advice(forecast: Forecast) -> list[str]:
     """Return what somebody with experience would say about a pretraining run, in short sentences."""
     found = []
     if not forecast.fits:
@@ -189,10 +204,5 @@ def advice(config: DecoderConfig, forecast: Forecast) -> list[str]:
         found.append(
             f"{forecast.tokens_per_parameter:.3g} tokens for each parameter are far below the usual {TOKENS_PER_PARAMETER}: "
             "for the same work a smaller model trained longer would be better"
-        )
-    if config.hidden_size % K_QUANT_WIDTH:
-        found.append(
-            f"the width {config.hidden_size} is not a multiple of {K_QUANT_WIDTH}: "
-            "llama.cpp's k-quants will not be possible"
         )
     return found
