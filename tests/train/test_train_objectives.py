@@ -42,6 +42,36 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk: int) -> None:
         torch.testing.assert_close(found * 40, reference, rtol=1e-5, atol=1e-5)
 
 
+def loss_and_gradients(chunk: int, z_loss: float = 0.0) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Return the mean nats of 40 targets and its gradients."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(VOCABULARY, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, VOCABULARY, (40,), generator=generator)
+    if chunk:
+        loss = HeadCrossEntropy.apply(hidden, weight, targets, chunk, z_loss) / 40
+    else:
+        logits = hidden @ weight.T
+        loss = F.cross_entropy(logits, targets) + z_loss * torch.logsumexp(logits, 1).square().mean()
+    return (loss.item(), *torch.autograd.grad(loss, (hidden, weight)))
+
+
+@pytest.mark.promise("pretraining", "the loss and its gradients are the same in chunks of any size (1e-6)")
+def test_chunks_change_neither_the_loss_nor_its_gradients() -> None:
+    whole = loss_and_gradients(chunk=40)
+    for chunk in (1, 7, 512):
+        part = loss_and_gradients(chunk)
+        assert part[0] == pytest.approx(whole[0], rel=1e-6)
+        torch.testing.assert_close(part[1:], whole[1:], rtol=0, atol=1e-6)
+
+
+def test_the_z_loss_adds_its_gradient_and_not_its_value() -> None:
+    expected, found = loss_and_gradients(0, z_loss=0.1), loss_and_gradients(7, z_loss=0.1)
+    torch.testing.assert_close(found[1:], expected[1:], rtol=1e-4, atol=1e-6)
+    assert found[0] == pytest.approx(loss_and_gradients(7)[0], rel=1e-6)
+    assert found[0] < expected[0]
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_loss_equals_the_cross_entropy_of_the_logits_of_scored_targets(tied: bool) -> None:
     model, rows = decoder(tie_word_embeddings=tied), batch()
@@ -98,6 +128,7 @@ def test_targets_that_are_not_scored_change_nothing() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.promise("pretraining", "a uniform model of bytes has 8.000 bits per byte")
 def test_bits_per_byte_of_a_uniform_byte_model_is_eight() -> None:
     assert bits_per_byte(1000 * math.log(256), 1000) == pytest.approx(8.0)
 
