@@ -2,7 +2,8 @@
 
 `checkpoints/step-000400/` is a whole model folder, with `optim.safetensors`, `trainer.json` and `MANIFEST.json` (size and
 SHA-256 of every file) beside the weights. It is written to a hidden sibling, flushed and renamed, so a folder with that name is
-complete. `best` and `last` are relative links, replaced by rename. Nothing is pickled.
+complete. `best` and `last` are relative links, replaced by rename. Nothing is pickled. Where several processes hold a part of the
+optimiser's state each, `optim-00001-of-00002.safetensors` and its siblings stand in the place of the one file.
 """
 
 import json
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from caslon.errors import StorageError, UserError
 from caslon.folders import sha256_of_file, sync_folder, write_atomic
+from caslon.train.parts import read_part
+from caslon.train.random_states import PREFIX as RANDOM_STATES
 
-OPTIMIZER_FILE = "optim.safetensors"
+OPTIMIZER_FILES = "optim*.safetensors"
 STATE_FILE = "trainer.json"
 MANIFEST_FILE = "MANIFEST.json"
 PREFIX = "step-"
@@ -60,10 +63,12 @@ class Checkpoint:
         state: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
         return state
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the state of the optimiser and of the random generators by name."""
-        tensors: dict[str, Tensor] = load_file(self.path / OPTIMIZER_FILE)
-        return tensors
+    def tensors(self, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        """Return the state of the optimiser and of the random generators by name.
+
+        Of several parts only the rows of one are read, however many parts were written.
+        """
+        return read_part(sorted(self.path.glob(OPTIMIZER_FILES)), part, parts, uncut=RANDOM_STATES)
 
     def problem(self) -> str | None:
         """Return what is wrong with the folder, by its manifest; `None` when it is intact."""
@@ -84,7 +89,8 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run, below `folder`. `warn` tells the user what was skipped or could not be saved.
 
-    The newest `keep` are kept, and all at multiples of `keep_every`.
+    The newest `keep` are kept, and all at multiples of `keep_every`. Of several processes one `owns` the folder; the others
+    only write their part of the optimiser's state.
     """
 
     folder: Path
@@ -92,11 +98,18 @@ class Checkpoints:
     warn: Callable[[str], None]
     keep_every: int | None = None
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    owns: bool = True
 
     def __post_init__(self) -> None:
+        if not self.owns:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(f".{PREFIX}*"):  # of a process that was killed while it saved
-            shutil.rmtree(left)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint, damaged or not."""
+        return next(iter(self.all()[::-1]), None)
 
     def all(self) -> list[Checkpoint]:
         """Return the complete checkpoints, oldest first."""
@@ -135,19 +148,24 @@ class Checkpoints:
         *,
         best: bool,
         weight_bytes: int = 0,
+        parts: int = 1,
     ) -> Checkpoint | None:
         """Write a checkpoint and point the links to it; `None`, with a warning, when the disk has no room for it.
 
-        `weight_bytes` is the size of the model, which counts for the room that is needed.
+        `weight_bytes` is the size of the model, which counts for the room that is needed. Of several parts of the optimiser's
+        state `optimizer` is the first; `write_part` wrote the others.
         """
-        if not self._make_room(weight_bytes + sum(tensor.nbytes for tensor in optimizer.values())):
+        if not self.make_room(weight_bytes + sum(tensor.nbytes for tensor in optimizer.values())):
             return None
         path = self.folder / f"{PREFIX}{step:06d}"
         partial = self.folder / f".{path.name}.{os.getpid()}"
         try:
             partial.mkdir()
             write_model(partial, {"step": step, "tokens_seen": state["tokens"]})
-            self._write(partial, optimizer, state)
+            for part in range(1, parts):
+                self._part_before(step, part, parts).rename(partial / optimizer_file(part, parts))
+            _write_tensors(partial / optimizer_file(0, parts), optimizer)
+            self._write(partial, state)
             self._put(partial, path)
         except (OSError, SafetensorError, StorageError) as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -157,6 +175,13 @@ class Checkpoints:
             self._link(name, path)
         self.prune()
         return Checkpoint(path, step)
+
+    def write_part(self, step: int, optimizer: Mapping[str, Tensor], part: int, parts: int) -> None:
+        """Write one part of the optimiser's state, which the next `save` of that step moves to its place."""
+        _write_tensors(self._part_before(step, part, parts), optimizer)
+
+    def _part_before(self, step: int, part: int, parts: int) -> Path:
+        return self.folder / f".{PREFIX}{step:06d}.{optimizer_file(part, parts)}"
 
     def prune(self) -> None:
         """Remove old checkpoints: all but the newest `keep` regular ones, the milestones, the best and the last."""
@@ -177,11 +202,8 @@ class Checkpoints:
         best = self.folder / f"{PREFIX}{best_step or checkpoint.step:06d}"
         self._link("best", best if best.is_dir() else checkpoint.path)
 
-    def _write(self, partial: Path, optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        save_file(dict(optimizer), partial / OPTIMIZER_FILE)
-        # Some safetensors versions write 0600 whatever the umask: give it the mode the other files have.
+    def _write(self, partial: Path, state: Mapping[str, Any]) -> None:
         write_atomic(partial / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
-        (partial / OPTIMIZER_FILE).chmod((partial / STATE_FILE).stat().st_mode & 0o777)
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
             for path in sorted(partial.iterdir())
@@ -226,9 +248,9 @@ class Checkpoints:
         every = self.keep_every
         return linked | {item.step for item in self.all() if every and item.step % every == 0}
 
-    def _make_room(self, tensor_bytes: int) -> bool:
+    def make_room(self, tensor_bytes: int) -> bool:
         """Return whether a save fits, after removing old checkpoints as far as that is allowed and needed."""
-        newest = next(iter(self.all()[::-1]), None)
+        newest = self.newest()
         size = max(tensor_bytes, _folder_bytes(newest.path) if newest else 0)
         for item in [*self.all(), None]:
             free = self.free_bytes(self.folder)
@@ -238,6 +260,18 @@ class Checkpoints:
                 self._remove(item)
         self.warn(f"no checkpoint written: it needs {SPARE * size / 1e6:.0f} MB and {free / 1e6:.0f} MB are free")
         return False
+
+
+def optimizer_file(part: int, parts: int) -> str:
+    """Return the name of the file with the 0-based `part` of the optimiser's state."""
+    return "optim.safetensors" if parts == 1 else f"optim-{part + 1:05d}-of-{parts:05d}.safetensors"
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    save_file(dict(tensors), path)
+    path.chmod(mode)  # some safetensors versions write 0600 whatever the umask
 
 
 def refuse_changes(

@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from caslon.errors import CaslonError, UserError
+from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch
 from caslon.train.plan import TrainPlan
@@ -107,8 +108,8 @@ class Processes:
         if self.world > 1:
             torch.set_num_threads(threads or max(1, available_cores() // self.world))
 
-    def divided(self, plan: TrainPlan) -> TrainPlan:
-        """Return the plan with micro-batches that fit this process's share of the batch; `UserError` when none does."""
+    def micro_batch(self, plan: TrainPlan) -> int:
+        """Return how many rows a process computes at once of its share of a batch; `UserError` when nothing divides."""
         share, rest = divmod(plan.batch, self.world)
         if rest:
             fits = [size for size in (plan.batch - rest, plan.batch + self.world - rest) if size]
@@ -123,11 +124,17 @@ class Processes:
                 f"micro_batch {micro_batch} does not divide the {share} rows that each of {self.world} processes has",
                 fix=f"set micro_batch to one of {', '.join(map(str, fits))}",
             )
-        return replace(plan, micro_batch=micro_batch)
+        return micro_batch
 
-    def build(self, make: Callable[[], Decoder]) -> Decoder:
-        """Return a new decoder, or only its shape where the first process shares out its own."""
-        return make()
+    def build(self, config: DecoderConfig, fill: Callable[[Decoder], None]) -> Decoder:
+        """Return a new decoder that `fill` gave its weights, or only the shape where the first process shares out its own."""
+        decoder = Decoder(config)
+        fill(decoder)
+        return decoder
+
+    def load(self, decoder: Decoder, read: Callable[[], dict[str, Any]]) -> None:
+        """Give a decoder that was spread the weights that `read` returns."""
+        decoder.load_state_dict(read())
 
     def spread(self, decoder: Decoder, compute: Compute) -> Decoder:
         """Return the decoder this process trains, on its device."""
@@ -157,6 +164,15 @@ class Processes:
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total)
         return [float(value) for value in total]
+
+    def total(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sums of tensors over all processes, in double precision where there are several."""
+        if self.world == 1:
+            return dict(values)
+        flat = torch.cat([value.detach().double().flatten().cpu() for value in values.values()])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [value.numel() for value in values.values()])
+        return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
     def agree(self, flag: bool) -> bool:
         """Return whether any process says yes, so that all do the same."""

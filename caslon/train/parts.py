@@ -20,11 +20,18 @@ def rows_of_part(rows: int, part: int, parts: int) -> slice:
     return slice(min(part * each, rows), min((part + 1) * each, rows))
 
 
-def read_part(files: Sequence[Path], part: int, parts: int) -> dict[str, Tensor]:
-    """Return the rows of one part of every tensor in `files`, which hold one part each, in order."""
+def read_part(files: Sequence[Path], part: int, parts: int, *, uncut: str) -> dict[str, Tensor]:
+    """Return the rows of one part of every tensor in `files`, which hold one part each, in order.
+
+    Tensors whose names begin with `uncut` belong to a process as a whole: the first file's are taken where there is no own one.
+    """
     with ExitStack() as stack:
         stored: list[Any] = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
-        return {name: _read_rows(stored, name, part, parts) for name in stored[0].keys()}  # noqa: SIM118 - not a dict
+        own = stored[part if len(files) == parts else 0]
+        return {
+            name: own.get_tensor(name) if name.startswith(uncut) else _read_rows(stored, name, part, parts)
+            for name in own.keys()  # noqa: SIM118 - not a dict
+        }
 
 
 def _read_rows(stored: Sequence[Any], name: str, part: int, parts: int) -> Tensor:

@@ -12,7 +12,8 @@ from caslon.model.folder import save_model_folder
 from caslon.observe.events import EventLog
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batches
-from caslon.train.checkpoint import MANIFEST_FILE, OPTIMIZER_FILE, STATE_FILE, Checkpoints
+from caslon.train.checkpoint import MANIFEST_FILE, OPTIMIZER_FILES, STATE_FILE, Checkpoints
+from caslon.train.distributed import ALONE, Processes
 from caslon.train.objectives import Objective
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute
@@ -20,7 +21,7 @@ from caslon.train.trainer import Extras, Outcome, Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
-WORKING_FILES = (OPTIMIZER_FILE, STATE_FILE, MANIFEST_FILE)
+WORKING_FILES = (OPTIMIZER_FILES, STATE_FILE, MANIFEST_FILE)  # patterns
 
 
 def train_in_folder(
@@ -35,6 +36,7 @@ def train_in_folder(
     events: EventLog,
     extras: Extras,
     sidecar: Mapping[str, Any],
+    processes: Processes = ALONE,
 ) -> Outcome:
     """Train, or go on training, below `folder`; leave the best checkpoint as a model folder in `folder/model`.
 
@@ -45,19 +47,23 @@ def train_in_folder(
     def save_model(model: Decoder, path: Path, facts: Mapping[str, Any]) -> None:
         save_model_folder(path, model, tokenizer, sidecar={**sidecar, **facts, "objective": objective.name})
 
+    checkpoints = Checkpoints(
+        folder / CHECKPOINTS_FOLDER, plan.keep, events.warn, plan.keep_every, owns=processes.is_first
+    )
     trainer = Trainer(
         plan,
         decoder,
         objective,
         batches,
-        checkpoints=Checkpoints(folder / CHECKPOINTS_FOLDER, plan.keep, events.warn, plan.keep_every),
+        checkpoints=checkpoints,
         events=events,
         compute=compute,
         save_model=save_model,
         extras=extras,
+        processes=processes,
     )
     outcome = trainer.run()
-    publish(outcome.best, folder / MODEL_FOLDER)
+    processes.first(lambda: publish(outcome.best, folder / MODEL_FOLDER))
     return outcome
 
 
@@ -76,7 +82,7 @@ def publish(checkpoint: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in sorted(checkpoint.iterdir()):
-        if file.name not in WORKING_FILES:
+        if not any(file.match(pattern) for pattern in WORKING_FILES):
             _link_or_copy(file, target / file.name)
 
 

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.train.distributed import Processes, SomeTensor
 from caslon.train.precision import Compute
@@ -42,12 +43,17 @@ class ShardedProcesses(Processes):
         """False: a process that fails within a pass leaves the others waiting for its parts."""
         return False
 
-    def build(self, make: Callable[[], Decoder]) -> Decoder:
+    def build(self, config: DecoderConfig, fill: Callable[[Decoder], None]) -> Decoder:
         """Return a new decoder on the first process, and on the others only its shape."""
         if self.is_first:
-            return make()
+            return super().build(config, fill)
         with torch.device("meta"):
-            return make()
+            return Decoder(config)
+
+    def load(self, decoder: Decoder, read: Callable[[], dict[str, Any]]) -> None:
+        """Share out the weights that `read` returns on the first process; it is not called on the others."""
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(decoder, read() if self.is_first else {}, options=options)
 
     def spread(self, decoder: Decoder, compute: Compute) -> Decoder:
         """Return this process's part of the first process's decoder; elsewhere `decoder` only gives the shape."""
@@ -57,7 +63,7 @@ class ShardedProcesses(Processes):
         mesh = init_device_mesh(compute.device.type, (self.world,))
         cut(own, mesh, compute.product_dtype, cpu_offload=self.cpu_offload)
         own.to_empty(device="cpu" if self.cpu_offload else compute.device)
-        load(own, decoder.state_dict() if self.is_first else {})
+        self.load(own, decoder.state_dict)
         return own
 
     def own_part(self, tensor: SomeTensor) -> SomeTensor:
@@ -119,12 +125,6 @@ def cut(decoder: Decoder, mesh: DeviceMesh, compute_dtype: torch.dtype, *, cpu_o
     for module in _sharded_modules(decoder):
         module.set_gradient_divide_factor(1.0)  # losses were divided by the targets of all processes
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no other reduction
-
-
-def load(decoder: Decoder, whole: dict[str, Any]) -> None:
-    """Share out the first process's whole weights; the others give nothing."""
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(decoder, whole, options=options)
 
 
 def _sharded_modules(decoder: Decoder) -> Iterator[FSDPModule]:

@@ -11,13 +11,21 @@ FIRST_SMOOTHED_STEP = 6
 class Speed:
     """The speed of one run; evaluation, saving and compilation are not part of a step's duration."""
 
-    def __init__(self, tokens_per_step: int, flops_per_token: int, peak: Peak | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        tokens_per_step: int,
+        flops_per_token: int,
+        peak: Peak | None,
+        device: torch.device,
+        devices: int = 1,
+    ) -> None:
         self.tokens_per_step, self.flops_per_token, self.peak, self.device = (
             tokens_per_step,
             flops_per_token,
             peak,
             device,
         )
+        self.devices = devices  # of that peak, at work together
         self.step_seconds = 0.0  # smoothed
         self._steps = 0
 
@@ -44,13 +52,14 @@ class Speed:
         """Which share of the device's peak training uses; None where the peak is not known."""
         if self.peak is None:
             return None
-        return self.tokens_per_second * self.flops_per_token / self.peak.flops_per_second
+        return self.tokens_per_second * self.flops_per_token / (self.devices * self.peak.flops_per_second)
 
     def describe(self, steps_left: int) -> str:
         """Return `214,300 tok/s | mfu 14.7% of 989 TFLOP/s (H200 bf16) | mem 18.2 GB | eta 1h24m`."""
         parts = [f"{self.tokens_per_second:,.0f} tok/s"]
         if self.peak is not None:
-            parts.append(f"mfu {self.peak_share:.1%} of {self.peak.describe()}")
+            times = f"{self.devices} x " if self.devices > 1 else ""
+            parts.append(f"mfu {self.peak_share:.1%} of {times}{self.peak.describe()}")
         parts += [f"mem {memory_gb(self.device):.1f} GB", f"eta {short_duration(steps_left * self.step_seconds)}"]
         return " | ".join(parts)
 

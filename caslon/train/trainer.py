@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from caslon.observe.events import EventLog, Line, Metrics, Resumed, Sample, Timi
 from caslon.train.batches import Batch, Batches
 from caslon.train.checkpoint import Checkpoint, Checkpoints, refuse_changes
 from caslon.train.compilation import CompiledLayers
+from caslon.train.distributed import ALONE, Processes
 from caslon.train.health import Health
 from caslon.train.loss_scale import LossScale
 from caslon.train.memory import is_out_of_memory, shrink_evaluation, shrink_step
@@ -36,13 +37,14 @@ from caslon.train.random_states import random_states, restore_random_states, see
 from caslon.train.saving import SaveModel, Saver
 from caslon.train.speed import Speed
 from caslon.train.stopping import StopWish
-from caslon.train.validation import validation_metrics
+from caslon.train.validation import measures_of, validation_sums
 
 SKIPS_BEFORE_REWIND = 5
 REWINDS_BEFORE_STOP = 2
 IDLE_SECONDS = 1e-3  # a device that answers so soon after the next batch was made had nothing left to do
 LESS_MEMORY = "use a smaller context or a smaller model"
 
+T = TypeVar("T")
 Sampler = Callable[[Decoder, int], Sequence[tuple[str, str]]]
 """`(decoder, step) -> [(prompt, text), ...]`, the same for the same weights."""
 
@@ -95,13 +97,15 @@ class Trainer:
         compute: Compute,
         save_model: SaveModel,
         extras: Extras = NO_EXTRAS,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan, self.objective, self.batches = plan, objective, batches
         self.checkpoints, self.events, self.compute, self.extras = checkpoints, events, compute, extras
-        self.saver = Saver(checkpoints, save_model, in_background=compute.device.type == "cuda")
-        self.decoder = decoder.to(compute.device)
+        self.processes = processes
+        self.saver = Saver(checkpoints, save_model, processes, in_background=compute.device.type == "cuda")
+        self.decoder = processes.spread(decoder, compute)
         self.optimizer = Optimizer(
-            decoder,
+            self.decoder,
             plan.optimizer,
             weight_decay=plan.weight_decay,
             table_rate_ratio=plan.table_rate_ratio,
@@ -109,10 +113,10 @@ class Trainer:
             momentum=plan.momentum,
             beta1=plan.beta1,
             product_dtype=compute.product_dtype,
+            processes=processes,
         )
-        self.progress = Progress(
-            micro_batch=plan.micro_batch, eval_rows=plan.micro_batch, checkpoint_every=plan.checkpoint_every
-        )
+        rows = processes.micro_batch(plan)
+        self.progress = Progress(micro_batch=rows, eval_rows=rows, checkpoint_every=plan.checkpoint_every)
         self.decoder.checkpoint_every = plan.checkpoint_every
         self.health = Health(
             chance_loss=extras.chance_loss,
@@ -124,7 +128,7 @@ class Trainer:
         self.layers = CompiledLayers(self.decoder, wanted=compute.compiles(plan.steps))
         self.stop = StopWish(plan.max_minutes)
         self.last_metrics: dict[str, float] = {}
-        self.speed = Speed(plan.tokens_per_step, extras.flops_per_token, extras.peak, compute.device)
+        self.speed = Speed(plan.tokens_per_step, extras.flops_per_token, extras.peak, compute.device, processes.world)
         self._has_compiled = False
         self._prepared: tuple[int, Batch] | None = None
 
@@ -141,7 +145,7 @@ class Trainer:
             raise
 
     def _run(self) -> Outcome:
-        found = self.checkpoints.newest_intact()
+        found = self.saver.newest_intact()
         if found:
             self._resume(found)
         self.decoder.train()
@@ -150,8 +154,8 @@ class Trainer:
                 if self._step():
                     self._evaluate_if_due()
                     self._save_if_due()
-                if reason := self.stop.reason:
-                    self._stop(reason)
+                if self.processes.agree(self.stop.reason is not None):
+                    self._stop(self.stop.reason or "another process")
         return self._outcome()
 
     def _is_over(self) -> bool:
@@ -198,7 +202,7 @@ class Trainer:
         A gradient that overflows only because of the loss's factor is made again with a smaller one, from the same numbers.
         """
         while True:
-            seed_all(self.plan.seed, self.progress.step)
+            seed_all(self.processes.seed(self.plan.seed), self.progress.step)
             loss_there, sums, count = self._gradients(batch)
             norm_there = self._clipped_norm()
             began = time.perf_counter()
@@ -224,24 +228,47 @@ class Trainer:
         if self.loss_scale is not None:
             found = [parameter.grad for parameter in self.decoder.parameters() if parameter.grad is not None]
             torch._foreach_mul_(found, 1.0 / self.loss_scale.value)
-        return torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.plan.clip)
+        return self.processes.clip(self.decoder.parameters(), self.plan.clip)
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], int]:
         """Return the summed loss and metrics of a whole batch and its count, and leave the gradient of loss by count."""
         count = self.objective.count(batch)
+        share, _ = self.processes.share(batch)
+        loss, sums = self._in_memory_of_all(
+            lambda: self._accumulated(share, count),
+            lambda: shrink_step(self.progress, self.plan.batch // self.processes.world, self.extras.memory_advice),
+        )
+        self.processes.add_gradients(self.decoder.parameters())
+        sums = self.processes.total({**sums, "loss": loss})
+        return sums.pop("loss"), sums, count
+
+    def _in_memory_of_all(self, work: Callable[[], T], shrink: Callable[[], str]) -> T:
+        """Return the result of work that fits into the memory of every process; until it does, all shrink and repeat it."""
+        while True:
+            found = self._unless_out_of_memory(work)
+            if not self.processes.agree(found is None):
+                assert found is not None
+                return found
+            self.decoder.zero_grad(set_to_none=True)
+            self.events.warn(shrink())
+            self.decoder.checkpoint_every = self.progress.checkpoint_every
+            self._give_memory_back()
+
+    def _unless_out_of_memory(self, work: Callable[[], T]) -> T | None:
         while True:
             try:
-                return *self._accumulated(batch, count), count
+                return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self.decoder.zero_grad(set_to_none=True)
                 if self.layers.failed(error):
                     self.events.warn(self.layers.give_up(error))
-                elif is_out_of_memory(error):
-                    self.events.warn(shrink_step(self.progress, self.plan.batch, self.extras.memory_advice))
-                    self.decoder.checkpoint_every = self.progress.checkpoint_every
-                else:
+                    continue
+                if not is_out_of_memory(error):
                     raise
-            self._give_memory_back()
+                if not self.processes.can_repeat:
+                    smaller = max(1, self.progress.micro_batch // 2)
+                    raise OutOfMemory("out of memory within a step", fix=f"set micro_batch = {smaller}") from error
+                return None
 
     def _accumulated(self, batch: Batch, count: int) -> tuple[Tensor, dict[str, Tensor]]:
         scale = (self.loss_scale.value if self.loss_scale else 1.0) / count
@@ -290,7 +317,7 @@ class Trainer:
         progress = self.progress
         rewinds, scale = progress.rewinds + 1, progress.rate_scale / 2
         self.saver.wait()
-        found = self.checkpoints.newest_intact()
+        found = self.saver.newest_intact()
         if found is None or rewinds > REWINDS_BEFORE_STOP:
             raise Diverged(
                 f"{SKIPS_BEFORE_REWIND} steps in a row up to step {progress.step} gave numbers that are not finite",
@@ -321,29 +348,26 @@ class Trainer:
             values |= self._measured(self.extras.training, "train")
         if self.extras.validation:
             values |= self._measured(self.extras.validation, "val")
-        if self.extras.measure:
-            values |= self.extras.measure(self.decoder, progress.step)
+        whole = self._whole_decoder()
+        if measure := self.extras.measure:
+            values |= self.processes.first(lambda: dict(measure(whole, progress.step)))
         self._judge(values)
         progress.recent_loss, progress.recent_count = 0.0, 0
         self.last_metrics = values
         self.events.emit(Metrics(progress.step, values))
         self.events.emit(Line("training", progress.step, self.plan.steps, evaluation_line(values, self.plan.steps)))
-        self._sample()
+        self.processes.first(lambda: self._sample(whole))
         self.decoder.train()
         self.events.emit(Timing(progress.step, {"eval/seconds": time.perf_counter() - began}))
 
     def _measured(self, batches: Sequence[Batch], split: str) -> dict[str, float]:
-        while True:
-            rows = self.progress.eval_rows
-            try:
-                return validation_metrics(
-                    self.decoder, self.objective, batches, self.compute.autocast, rows=rows, split=split
-                )
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            self.events.warn(shrink_evaluation(self.progress, self.extras.memory_advice))
-            self._give_memory_back()
+        sums = self._in_memory_of_all(
+            lambda: validation_sums(
+                self.decoder, self.objective, batches, self.compute, self.processes, rows=self.progress.eval_rows
+            ),
+            lambda: shrink_evaluation(self.progress, self.extras.memory_advice),
+        )
+        return measures_of(self.objective, self.processes.total(sums), split)
 
     def _judge(self, values: Mapping[str, float]) -> None:
         """Note whether this evaluation is the best so far, and what it says of the run's health."""
@@ -360,13 +384,20 @@ class Trainer:
             for note in self.health.after_evaluation(share, values["eval/train_loss"], values["eval/val_loss"]):
                 self.events.warn(note)
 
+    def _whole_decoder(self) -> Decoder:
+        """Return what is measured and sampled from, whole in the first process."""
+        if not (self.extras.measure or self.extras.sample):
+            return self.decoder
+        whole = self.processes.whole(self.decoder)
+        return whole.to(self.compute.device) if self.processes.is_first else whole
+
     @torch.no_grad()
-    def _sample(self) -> None:
+    def _sample(self, decoder: Decoder) -> None:
         if self.extras.sample is None:
             return
-        self.decoder.eval()
+        decoder.eval()
         try:
-            samples = self.extras.sample(self.decoder, self.progress.step)
+            samples = self.extras.sample(decoder, self.progress.step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -410,6 +441,7 @@ class Trainer:
                 "rule": "the rows of a step, and the random numbers in it, follow from (seed, step)",
             },
             "identity": self._identity(),
+            "processes": self.processes.world,
             "recipe": dict(self.extras.recipe),
         }
 
@@ -421,11 +453,13 @@ class Trainer:
         state = checkpoint.state()
         identity, allow = self._identity(), self.extras.allow_change
         changes = refuse_changes(state["identity"], identity, checkpoint.path, allow_change=allow)
-        tensors = checkpoint.tensors()
-        self.decoder.load_state_dict(ModelFolder.open(checkpoint.path).load().state_dict())
+        tensors = checkpoint.tensors(*self.processes.part)
+        self.processes.load(self.decoder, lambda: ModelFolder.open(checkpoint.path).load().state_dict())
         self.optimizer.load(tensors)
         restore_random_states(tensors)
         self.progress = Progress.from_json(state)
+        if state["processes"] != self.processes.world:
+            self.progress.micro_batch = self.progress.eval_rows = self.processes.micro_batch(self.plan)
         if changes:
             self._take_changes(changes)
         self.decoder.checkpoint_every = self.progress.checkpoint_every
@@ -433,7 +467,7 @@ class Trainer:
         self.health.load(state["health"])
         if self.loss_scale is not None and state["loss_scale"] is not None:
             self.loss_scale = LossScale(*state["loss_scale"])
-        self.checkpoints.go_on_from(checkpoint, self.progress.best_step)
+        self.saver.go_on_from(checkpoint, self.progress.best_step)
         self.events.emit(Resumed(self.progress.step))
 
     def _take_changes(self, changes: Sequence[str]) -> None:
@@ -445,8 +479,7 @@ class Trainer:
 
     def _outcome(self) -> Outcome:
         self.saver.wait()
-        self.checkpoints.prune()
-        best = self.checkpoints.best()
+        best = self.saver.best()
         assert best is not None, "the last step saves a checkpoint, and the first one saved is the best so far"
         progress = self.progress
         if progress.step < self.plan.steps:
@@ -460,8 +493,8 @@ class Trainer:
         if self._is_over():
             return
         self.saver.wait()
-        newest = self.checkpoints.all()[-1:]
-        if not newest or newest[0].step < self.progress.step:
+        newest = self.saver.newest()
+        if newest is None or newest.step < self.progress.step:
             self._save(regular=False)
             self.saver.wait()
         raise Stopped(

@@ -1,15 +1,16 @@
 """How good a model is on a fixed set of batches: the same ones at every evaluation of a run."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch, Batches
+from caslon.train.distributed import ALONE, Processes
 from caslon.train.objectives import Objective, add_metrics
+from caslon.train.precision import Compute
 
 
 def fixed_batches(batches: Batches, rows: int, count: int) -> list[Batch]:
@@ -22,29 +23,36 @@ def fixed_batches(batches: Batches, rows: int, count: int) -> list[Batch]:
 
 
 @torch.no_grad()
-def validation_metrics(
+def validation_sums(
     decoder: Decoder,
     objective: Objective,
     batches: Sequence[Batch],
-    autocast: Callable[[], AbstractContextManager[object]],
+    compute: Compute,
+    processes: Processes = ALONE,
     *,
-    rows: int | None = None,
-    split: str = "val",
-) -> dict[str, float]:
-    """Return loss, perplexity and the objective's own measures over all targets at once.
+    rows: int,
+) -> dict[str, Tensor]:
+    """Return the summed `nats`, the `count` of targets and the objective's sums over this process's share of the batches.
 
-    At most `rows` rows are in memory at once; `split` is part of the names: `eval/val_loss`.
+    At most `rows` rows are in memory at once.
     """
     was_training = decoder.training
     decoder.eval()
-    nats, count, sums = 0.0, 0, dict[str, Tensor]()
-    for batch in (part for whole in batches for part in (whole.split(rows) if rows else (whole,))):
-        with autocast():
-            part = objective.loss(decoder, batch.to(decoder.device))
-        nats += float(part.sum)
-        count += part.count
-        add_metrics(sums, part.metrics)
+    sums = {"nats": torch.zeros((), dtype=torch.float64), "count": torch.zeros((), dtype=torch.int64)}
+    for batch in (part for whole in batches for part in whole.split(rows * processes.world)):
+        share, counts = processes.share(batch)
+        with compute.autocast():
+            part = objective.loss(decoder, share.to(compute.device))
+        found = {"nats": part.sum.double().cpu(), "count": torch.tensor(part.count), **part.metrics}
+        add_metrics(sums, found if counts else {name: torch.zeros_like(value) for name, value in found.items()})
     decoder.train(was_training)
+    processes.rest(decoder)
+    return sums
+
+
+def measures_of(objective: Objective, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
+    """Return loss, perplexity and the objective's own measures; `split` is part of the names: `eval/val_loss`."""
+    nats, count = float(sums["nats"]), int(sums["count"])
     loss = nats / count
     values = {"loss": loss, "ppl": math.exp(min(loss, 700.0)), "tokens": float(count)}
     values |= objective.measures(nats, count, sums)
