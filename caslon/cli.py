@@ -18,6 +18,7 @@ from caslon.commands import (
     corpus_collect,
     corpus_inspect,
     corpus_sources,
+    model_files,
     models,
     recipes,
     results,
@@ -40,6 +41,8 @@ app = group(
 app.add_typer(recipes.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
+app.command("import")(model_files.import_checkpoint)
+app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")
 corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)

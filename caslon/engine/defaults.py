@@ -38,8 +38,14 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sampling fields the folder sets; `do_sample: false` means greedy. `UserError` for what we cannot do."""
+def sampling_defaults(generation_config: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
+    """Return the sampling fields the folder sets; `do_sample: false` means greedy. `UserError` for what we cannot do.
+
+    Suppressed ids that only pad the model's vocabulary, beyond the tokenizer's `vocab_size`, are never sampled here anyway.
+    """
+    suppressed = generation_config.get("suppress_tokens") or []
+    if vocab_size is not None and all(id >= vocab_size for id in suppressed):
+        generation_config = {**generation_config, "suppress_tokens": None}
     for key, neutral in NEUTRAL.items():
         if key in generation_config and generation_config[key] not in neutral:
             raise UserError(

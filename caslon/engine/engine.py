@@ -121,7 +121,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.settings = settings
         self.model_context = _context(config.max_position_embeddings, settings.max_model_tokens)
-        self._sampling_defaults = sampling_defaults(generation_config or {})
+        self._sampling_defaults = sampling_defaults(generation_config or {}, tokenizer.vocab_size)
         self._eos_ids = frozenset(stop_ids(generation_config or {})) | frozenset(tokenizer.stop_ids)
         dtype = decoder.model.embed_tokens.weight.dtype
         count = _block_count(settings, self.model_context, kv_bytes_per_token(config, dtype), decoder.device)

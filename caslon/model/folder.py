@@ -95,14 +95,16 @@ class ModelFolder:
 def save_model_folder(
     path: Path,
     decoder: "Decoder",
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     sidecar: Mapping[str, Any],
     dtype: "torch.dtype | None" = None,
+    shard_bytes: int | None = None,
 ) -> None:
     """Write a complete model folder, each file whole or not at all; equal models write equal bytes.
 
-    Special ids come from the tokenizer. `dtype` is that of the stored weights (float32 when not given).
+    Special ids come from the tokenizer; without one (a model imported from elsewhere) there are none. `dtype` is that of the
+    stored weights (float32 when not given); above `shard_bytes` (5 GB when not given) they are cut into several files.
     """
     import torch
 
@@ -111,30 +113,36 @@ def save_model_folder(
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     stored = dtype or torch.float32
-    config = replace(
-        decoder.config.with_tokens(
+    config = replace(decoder.config, dtype=str(stored).removeprefix("torch."))
+    if tokenizer is not None:
+        if config.vocab_size != tokenizer.vocab_size and not _is_padded(config, tokenizer):
+            raise _vocabulary_error(path, config, tokenizer)
+        config = config.with_tokens(
             bos_token_id=tokenizer.start_of_text_id,
             eos_token_id=tokenizer.end_of_text_id,
             pad_token_id=tokenizer.pad_id,
-        ),
-        dtype=str(stored).removeprefix("torch."),
-    )
-    if config.vocab_size != tokenizer.vocab_size and not _is_padded(config, tokenizer):
-        raise _vocabulary_error(path, config, tokenizer)
-    tokenizer.save(path)
-    write_weights(path, {name: tensor.to(stored) for name, tensor in disk_tensors(decoder).items()})
-    _write_json(path / GENERATION_FILE, generation_config(tokenizer))
+        )
+        tokenizer.save(path)
+    tensors = {name: tensor.to(stored) for name, tensor in disk_tensors(decoder).items()}
+    write_weights(path, tensors, shard_bytes=shard_bytes)
+    _write_json(path / GENERATION_FILE, generation_config(tokenizer, config.vocab_size) if tokenizer else {})
     _write_json(path / SIDECAR_FILE, {"caslon_version": __version__, **sidecar})
     _write_json(path / CONFIG_FILE, config.to_json())
 
 
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return a `generation_config.json` that says where to stop and nothing about sampling."""
-    return {
+def generation_config(tokenizer: Tokenizer, vocab_size: int | None = None) -> dict[str, Any]:
+    """Return a `generation_config.json` that says where to stop and nothing about sampling.
+
+    Ids that only pad the vocabulary to `vocab_size` are suppressed: transformers then never samples them (the engine does not
+    see them at all).
+    """
+    ids: dict[str, Any] = {
         "bos_token_id": tokenizer.start_of_text_id,
         "eos_token_id": list(tokenizer.stop_ids),
         "pad_token_id": tokenizer.pad_id,
     }
+    padding = list(range(tokenizer.vocab_size, vocab_size or 0))
+    return ids | {"suppress_tokens": padding} if padding else ids
 
 
 def _read_config(path: Path) -> DecoderConfig:

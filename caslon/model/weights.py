@@ -214,9 +214,9 @@ class _Shard:
     tensors: Mapping[str, Tensor]
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write tensors as one file, or as shards with an index when they are larger than `shard_bytes`."""
-    shards = list(_shards(tensors, shard_bytes))
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int | None = None) -> None:
+    """Write tensors as one file, or as shards with an index when they are larger than `shard_bytes` (`SHARD_BYTES`)."""
+    shards = list(_shards(tensors, shard_bytes or SHARD_BYTES))
     for shard in shards:
         _write_file(folder / shard.name, shard.tensors)
     if len(shards) > 1:
