@@ -4,12 +4,15 @@ Every model gives a byte string the product of what it gives each byte after tho
 to one over the 256 bytes and none is zero, so a text never seen has a finite price, and the prices of all models compare.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caslon.observe.events import EventLog
 
 SYMBOLS = 256
 
@@ -39,16 +42,25 @@ class Reach:
 
     bytes_back: int
     syntax: str
-    long_range: str
+    long_range: str = "no"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a model may put files while it is trained, and who hears how far it is."""
+
+    folder: Path
+    events: EventLog
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One kind of model: its name, what it can use, and how it is trained. `holds` says what `numbers` counts."""
+    """One kind of model: its name, what it can use, how it is trained, and every setting its result depends on."""
 
     name: str
     reach: Reach
-    train: Callable[[bytes], ByteModel]
+    train: Callable[[bytes, Work], ByteModel]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     holds: str = "counts"
 
 
