@@ -102,7 +102,7 @@ def train_network(text: bytes, settings: NetworkSettings, folder: Path, events: 
             checkpoints=Checkpoints(folder, plan.keep, events.warn),
             events=events,
             compute=choose_compute(DeviceSettings(precision=settings.precision, compilation="off")),
-            save_model=lambda path, _facts: save_weights(path, module),
+            save_model=lambda _decoder, path, _facts: save_weights(path, module),
         )
         trainer.run()
         shutil.rmtree(folder)
