@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from caslon.tokenizer.sample import Sample
     from caslon.tokenizer.tokenizer import Tokenizer
 
-VERSION = 3
+VERSION = 4
 READS: Sequence[str] = ("text",)
 WRITES: str | None = "tokens"
 NEEDS = {"plotly": "report"}

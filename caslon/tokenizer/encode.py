@@ -30,7 +30,9 @@ from caslon.tokenizer.token_files import (
     TokenFiles,
     TokenSplit,
     are_whole,
+    document_digests,
     read_meta,
+    shared_documents,
 )
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -70,7 +72,8 @@ def write_token_files(
     """Write the token files of all splits to `folder`; `read(split)` yields `(id, text)` in the order of the corpus.
 
     Texts are streamed: memory holds a batch per process. Files of the same key (dataset, tokenizer, settings) that are whole are
-    kept; an interrupted call with the same key goes on where its files on disk end. `StorageError` when the disk is full.
+    kept; an interrupted call with the same key goes on where its files on disk end. `StorageError` when the disk is full,
+    `UserError` when the same document stands in two splits.
     """
     key = digest_of(
         {
@@ -90,6 +93,8 @@ def write_token_files(
             for split in SPLITS:
                 writing.split(split, read, group, unit, progress)
         _write_documents(folder)
+        if unit == "document":
+            _refuse_shared_documents(folder)
         files = TokenFiles(
             vocab_size=tokenizer.vocab_size,
             id_type=id_type(tokenizer.vocab_size).name,
@@ -228,7 +233,7 @@ class _Writing:
         tokens = len(unit.data) // self.width
         row = [
             split, unit.id, unit.document, _file_name(split, len(state.files)), state.at_tokens, tokens,
-            unit.characters, unit.text_bytes,
+            unit.characters, unit.text_bytes, unit.digest,
         ]  # fmt: skip
         line = (json.dumps(row) + "\n").encode()
         rows.write(line)
@@ -298,6 +303,12 @@ class _Unit:
     characters: int
     text_bytes: int
 
+    @property
+    def digest(self) -> int:
+        """64 bits that tell its ids from others, 0 when there are none but the end-of-text id."""
+        digest = hashlib.blake2b(self.data, digest_size=8).digest()
+        return int.from_bytes(digest, "little", signed=True) if self.characters else 0
+
 
 def _units(ids: Iterable[str], encoded: Encoded, width: int, unit: str) -> Iterator[_Unit]:
     at = 0
@@ -307,6 +318,20 @@ def _units(ids: Iterable[str], encoded: Encoded, width: int, unit: str) -> Itera
         document = id.rpartition("-")[0] if unit == "segment" else id  # a segment's id: document, hyphen, number
         yield _Unit(id, document, encoded.data[at : at + tokens * width], characters, text_bytes)
         at += tokens * width
+
+
+def _refuse_shared_documents(folder: Path) -> None:
+    """Raise `UserError` when documents of one split are those of another: what is held out would have been learnt."""
+    found = []
+    for split, held_out in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if count := shared_documents(folder, split, document_digests(folder, held_out)):
+            found.append(f"{count:,} of {split} in {held_out}")
+    if found:
+        raise UserError(
+            f"the same documents stand in two splits: {', '.join(found)}",
+            where=str(folder),
+            fix="take the copies out of the corpus (its stage does so), or out of all splits but one",
+        )
 
 
 def _file_name(split: str, number: int) -> str:
@@ -356,16 +381,16 @@ def _write_documents(folder: Path) -> None:
     text, whole = pa.string(), pa.int64()
     schema = pa.schema(
         [("split", text), ("id", text), ("document", text), ("file", text), ("start", whole), ("end", whole),
-         ("tokens", whole), ("characters", whole), ("text_bytes", whole)]
+         ("tokens", whole), ("characters", whole), ("text_bytes", whole), ("digest", whole)]
     )  # fmt: skip
     path = folder / DOCUMENTS_FILE
     temporary = _temporary(path)
     with (folder / ROWS_FILE).open("rb") as lines, temporary.open("wb") as file:
         with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
             while rows := [json.loads(line) for line in islice(lines, ROWS_AT_ONCE)]:
-                split, id, document, name, start, tokens, characters, sizes = map(list, zip(*rows, strict=True))
+                split, id, document, name, start, tokens, *rest = map(list, zip(*rows, strict=True))
                 end = [one + other for one, other in zip(start, tokens, strict=True)]
-                columns = (split, id, document, name, start, end, tokens, characters, sizes)
+                columns = (split, id, document, name, start, end, tokens, *rest)
                 arrays = [pa.array(column, type=kind) for column, kind in zip(columns, schema.types, strict=True)]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         _sync(file)

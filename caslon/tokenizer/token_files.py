@@ -4,7 +4,7 @@ A split may lie in several files; a unit (document or segment) never does. What 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from caslon.tokenizer.bulk import IdArray, id_type
 SPLITS = ("train", "validation", "test")
 META_FILE = "meta.json"
 DOCUMENTS_FILE = "documents.parquet"
-FORMAT = 2
+FORMAT = 3
+Digests = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,27 @@ class TokenSplit:
         )
         values: list[Any] = table[name].to_pylist()
         return values
+
+
+def document_digests(folder: Path, split: str) -> Digests:
+    """Return 64 bits of the digest of each unit's ids, 0 for an empty one."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *_digests(folder, split)])
+
+
+def shared_documents(folder: Path, split: str, digests: Digests) -> int:
+    """Return how many documents of a split have one of these digests, which are few beside it; empty ones are not counted."""
+    wanted = np.unique(digests[digests != 0])
+    return sum(int(np.isin(found, wanted).sum()) for found in _digests(folder, split))
+
+
+def _digests(folder: Path, split: str) -> Iterator[Digests]:
+    """Yield a split's digests some at a time, so that memory does not grow with the number of documents."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(folder / DOCUMENTS_FILE) as file:
+        for batch in file.iter_batches(columns=["split", "digest"], batch_size=1 << 20, use_threads=False):
+            yield batch.filter(pc.equal(batch["split"], split))["digest"].to_numpy()
 
 
 def _mapped(path: Path, meta: TokenFiles, tokens: int) -> IdArray:
