@@ -7,7 +7,7 @@ by hand, and `caslon plan` says of each where it came from.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -19,13 +19,14 @@ from caslon.stages.shape import ShapeSettings, decoder_config, shape_rows, shape
 from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.settings import TokenizerSettings
+from caslon.tokenizer.token_files import META_FILE
+from caslon.train.dataset import OWN, TOKENS_FOLDER, Packing, mixture_folder, open_data
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
 from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
-    from caslon.train.batches import Batches, Documents
     from caslon.train.precision import Compute
     from caslon.train.trainer import Outcome, Sampler
 
@@ -33,7 +34,6 @@ VERSION = 2
 READS: Sequence[str] = ("tokens",)
 WRITES: str | None = "model"
 
-TOKENS_FOLDER = "tokens"
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_CACHE_GIB = 0.05
 SMALLEST_BATCH_TOKENS = 2048
@@ -42,9 +42,17 @@ SMALLEST_BATCH_TOKENS = 2048
 class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings):
     """The shape of the model, how it is trained, and what happens beside that."""
 
-    packing: Literal["packed", "windows"] = Field("packed", description="all text once an epoch, or random windows")
+    packing: Packing = Field("packed", description="all text once an epoch, or random windows")
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description='weights by data set: "tokens" for the recipe\'s own, or the folder of another tokenizer stage'
+    )
     doc_mask: bool = Field(True, description="whether attention stops at the borders of documents")
     tokens_per_parameter: float = Field(TOKENS_PER_PARAMETER, gt=0, description="sets `steps` when that is left out")
+
+
+def sources(settings: Settings, base: Path) -> list[Path]:
+    """Return every outside file the stage reads: what says all about the token files that are mixed in."""
+    return [mixture_folder(name, base) / META_FILE for name in settings.mixture if name != OWN]
 
 
 def plan(context: PlanContext) -> list[PlanRow]:
@@ -89,18 +97,19 @@ def run(context: StageContext) -> dict[str, Any]:
     chosen: Settings = context.settings
     source = context.inputs["tokens"].path
     tokenizer = Tokenizer.load(source)
-    splits = {name: open_split(source / TOKENS_FOLDER, name, tokenizer) for name in ("train", "validation")}
+    data = open_data(source / TOKENS_FOLDER, chosen.mixture, context.base, tokenizer)
     what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
     compute = choose_compute(chosen)
     context.events.note(compute.describe())
-    config, tokens = decoder_config(chosen, tokenizer.vocab_size, what.context), len(splits["train"].ids)
-    forecast = forecast_on(THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=tokens)
+    config = decoder_config(chosen, tokenizer.vocab_size, what.context)
+    forecast = forecast_on(THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=data.tokens)
     tell(context.events, forecast)
     for warning in shape_warnings(config):
         context.events.warn(warning)
     decoder = Decoder(config)
     decoder.initialise(context.seed)
-    batches, held_out = (row_source(chosen, documents(splits[name]), what) for name in ("train", "validation"))
+    batches = data.rows("train", chosen.packing, what.context, what.seed, doc_mask=chosen.doc_mask)
+    held_out = data.rows("validation", chosen.packing, what.context, what.seed, doc_mask=chosen.doc_mask)
     outcome = train_in_folder(
         context.folder,
         what,
@@ -115,13 +124,19 @@ def run(context: StageContext) -> dict[str, Any]:
             sample=continuations(
                 tokenizer, chosen.sample_prompts, chosen.sample_tokens, context=what.context, seed=context.seed
             ),
+            measure=lambda _, step: {
+                f"data/share/{name}": share for name, share in data.shares(step * what.batch, batches).items()
+            },
             lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
             flops_per_token=flop_per_token(decoder.config, what.context),
             peak=peak_of(compute),
         ),
-        sidecar={"data": splits["train"].dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
+        sidecar={"data": data.dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
     )
-    return _totals(decoder.config, outcome, tokens)
+    shares = data.shares(outcome.step * what.batch, batches)
+    if shares:
+        context.events.note("rows by data set: " + ", ".join(f"{name} {share:.2%}" for name, share in shares.items()))
+    return _totals(decoder.config, outcome, data.tokens) | ({"data_shares": shares} if shares else {})
 
 
 def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan, Origins]:
@@ -148,35 +163,6 @@ def defaults_for(chosen: Settings, vocab_size: int) -> Defaults:
         why="derived from depth",
         warmup_share=0.05,
     )
-
-
-def open_split(folder: Path, name: str, tokenizer: "Tokenizer") -> TokenSplit:
-    """Return a split whose ids are this tokenizer's; `UserError` when they are not, or when there are none."""
-    split = TokenSplit.open(folder, name)
-    if split.tokenizer_digest != tokenizer.digest:
-        raise UserError(
-            f"the tokens were made by tokenizer {split.tokenizer_digest[:16]}, this one is {tokenizer.digest[:16]}",
-            where=str(folder),
-            fix="run the tokenizer stage again",
-        )
-    if not len(split.ids):
-        raise UserError(f"the {name} split holds no tokens", where=str(folder), fix="give the corpus more documents")
-    return split
-
-
-def documents(split: TokenSplit) -> "Documents":
-    """Return a split as documents to draw rows from, each of which is checked when it is drawn."""
-    from caslon.train.batches import Documents
-
-    return Documents(split.ids, split.document_starts, split.end_of_text_id, split.vocab_size)
-
-
-def row_source(chosen: Settings, source: "Documents", what: TrainPlan) -> "Batches":
-    """Return the rows of a data set in the way the table asks for."""
-    from caslon.train.batches import PackedBatches, WindowBatches
-
-    kind = PackedBatches if chosen.packing == "packed" else WindowBatches
-    return kind(source, what.context, what.seed, chosen.doc_mask)
 
 
 def byte_counts(tokenizer: "Tokenizer", compute: "Compute") -> Any:

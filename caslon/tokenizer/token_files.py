@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 META_FILE = "meta.json"
 DOCUMENTS_FILE = "documents.parquet"
 FORMAT = 3
-Digests = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ class TokenSplit:
     @cached_property
     def document_starts(self) -> npt.NDArray[np.int64]:
         """Where each unit begins in `ids`, and the end of the last: `[units + 1]`."""
-        lengths = np.asarray(self._column("tokens"), dtype=np.int64)
-        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *_numbers(self.folder, self.split, "tokens")])
+        return np.cumsum(lengths, out=lengths)
 
     def document_bytes(self) -> npt.NDArray[np.int64]:
         """Return the UTF-8 bytes of text of each unit."""
-        return np.asarray(self._column("text_bytes"), dtype=np.int64)
+        return np.concatenate([np.empty(0, dtype=np.int64), *_numbers(self.folder, self.split, "text_bytes")])
 
     def document_ids(self) -> list[str]:
         """Return the id of each document (of each segment, when the unit is the segment)."""
@@ -220,25 +220,25 @@ class TokenSplit:
         return values
 
 
-def document_digests(folder: Path, split: str) -> Digests:
+def document_digests(folder: Path, split: str) -> Numbers:
     """Return 64 bits of the digest of each unit's ids, 0 for an empty one."""
-    return np.concatenate([np.empty(0, dtype=np.int64), *_digests(folder, split)])
+    return np.concatenate([np.empty(0, dtype=np.int64), *_numbers(folder, split, "digest")])
 
 
-def shared_documents(folder: Path, split: str, digests: Digests) -> int:
+def shared_documents(folder: Path, split: str, digests: Numbers) -> int:
     """Return how many documents of a split have one of these digests, which are few beside it; empty ones are not counted."""
     wanted = np.unique(digests[digests != 0])
-    return sum(int(np.isin(found, wanted).sum()) for found in _digests(folder, split))
+    return sum(int(np.isin(found, wanted).sum()) for found in _numbers(folder, split, "digest"))
 
 
-def _digests(folder: Path, split: str) -> Iterator[Digests]:
-    """Yield a split's digests some at a time, so that memory does not grow with the number of documents."""
+def _numbers(folder: Path, split: str, column: str) -> Iterator[Numbers]:
+    """Yield a split's whole numbers some at a time, so that memory holds what is made of them and no more."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(folder / DOCUMENTS_FILE) as file:
-        for batch in file.iter_batches(columns=["split", "digest"], batch_size=1 << 20, use_threads=False):
-            yield batch.filter(pc.equal(batch["split"], split))["digest"].to_numpy()
+        for batch in file.iter_batches(columns=["split", column], batch_size=1 << 18, use_threads=False):
+            yield batch.filter(pc.equal(batch["split"], split))[column].to_numpy()
 
 
 def _mapped(path: Path, meta: TokenFiles, tokens: int) -> IdArray:

@@ -112,6 +112,8 @@ def make_plan(
     why = (
         f"evaluation costs {EVALUATION_SHARE:.0%} of training, {FEWEST_EVALUATION_BATCHES} to {MOST_EVALUATION_BATCHES}"
     )
+    if upkeep.val_tokens:
+        eval_batches, why = -(-upkeep.val_tokens // (batch * context)), "val_tokens"
     eval_batches = origins.choose("eval_batches", upkeep.eval_batches, eval_batches, why)
     schedule = Schedule(
         name=optimization.schedule,

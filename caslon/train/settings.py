@@ -57,6 +57,9 @@ class UpkeepSettings(Settings):
 
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; five in a run by default")
     eval_batches: int | None = Field(None, ge=1, description="fixed batches of the validation split per evaluation")
+    val_tokens: int | None = Field(
+        None, ge=1, le=10_000_000, description="the same in tokens: whole batches with at least so many"
+    )
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints beside those at evaluations")
     keep: int = Field(5, ge=1, description="newest checkpoints kept beside the best and the last")
     keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this step are never removed")

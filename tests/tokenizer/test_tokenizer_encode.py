@@ -281,3 +281,22 @@ def test_a_process_that_dies_and_a_full_disk_say_so(
 
     with pytest.raises(FileNotFoundError):
         write_token_files(tmp_path, tokenizer, gone, dataset_id="")
+
+
+@pytest.mark.promise("pretraining", "exact copies of a document in two splits are refused, with their number")
+def test_the_same_document_in_two_splits_is_refused_with_its_number(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = {
+        "train": [("a", "one"), ("b", "two"), ("c", "three"), ("d", "two")],
+        "validation": [("e", "two"), ("f", "four"), ("g", "")],
+        "test": [("h", "four"), ("i", "")],
+    }
+    for _ in range(2):  # the second call goes on where the first one was refused
+        with pytest.raises(UserError, match="two splits: 2 of train in validation, 1 of validation in test"):
+            write_token_files(tmp_path, tokenizer, lambda split: texts[split], dataset_id="copies")
+    texts["validation"] = [("e", "five"), ("g", "")]
+    files = write_token_files(tmp_path / "other", tokenizer, lambda split: texts[split], dataset_id="none")
+    assert files.total("units") == 8
+    segments = write_token_files(
+        tmp_path / "segments", tokenizer, lambda split: [(f"{split}-0", "the same")], dataset_id="s", unit="segment"
+    )
+    assert segments.total("units") == 3

@@ -32,6 +32,17 @@ def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_tokens_folder(tokens_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other documents in ids of the same tokenizer, as another tokenizer stage leaves them."""
+    folder = tmp_path_factory.mktemp("other")
+    tokenizer = Tokenizer.load(tokens_folder)
+    tokenizer.save(folder)
+    splits = {"train": texts(40, 4), "validation": texts(12, 5), "test": []}
+    write_token_files(folder / "tokens", tokenizer, lambda split: splits[split], dataset_id="others")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tokenizer(tokens_folder: Path) -> Tokenizer:
     return Tokenizer.load(tokens_folder)
 
