@@ -1,7 +1,7 @@
 """Byte values to hidden states by the networks that came before transformers: Bengio's MLP, Elman's RNN, the LSTM.
 
-They answer the two calls a decoder answers, hidden states for ids and scores for hidden states, so the training loop, the
-objective and the optimiser are the decoder's. Sources: Bengio et al. 2003 (MLP over concatenated embeddings), Elman 1990,
+They answer the two calls a decoder answers, hidden states for ids and scores for hidden states, so the training loop and the
+optimiser are the decoder's. Sources: Bengio et al. 2003 (MLP over concatenated embeddings), Elman 1990,
 Hochreiter & Schmidhuber 1997.
 
 Legend: `B` rows, `T` bytes of a row, `D` width, `E` embedding width, `K` bytes the MLP looks back.
@@ -47,8 +47,8 @@ class MultilayerPerceptron(ByteNetwork):
         self.back = back
         self.hidden = nn.Linear(back * embedding_width, width)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: object = None) -> Tensor:
-        """Return the hidden states `[B, T, D]` for ids `[B, T]`; positions and attention mean nothing here."""
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the hidden states `[B, T, D]` for ids `[B, T]`."""
         padded = F.pad(ids, (self.back - 1, 0), value=NOTHING)
         windows = padded.unfold(1, self.back, 1)  # [B, T, K]
         return torch.tanh(self.hidden(self.embed_tokens(windows).flatten(2)))
@@ -61,7 +61,7 @@ class Recurrent(ByteNetwork):
         super().__init__(embedding_width, width)
         self.recurrent = kind(embedding_width, width, batch_first=True)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, attend: object = None) -> Tensor:
+    def forward(self, ids: Tensor) -> Tensor:
         """Return the hidden states `[B, T, D]` for ids `[B, T]`, from an empty state at the beginning of each row."""
         return cast(Tensor, self.recurrent(self.embed_tokens(ids))[0])
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from caslon.ladder.networks import MultilayerPerceptron, Recurrent, built
+from caslon.ladder.networks import ByteNetwork, MultilayerPerceptron, Recurrent, built
+from caslon.ladder.next_byte import NextByte
 from caslon.ladder.rung import SYMBOLS, Floats
 from caslon.model.config import DecoderConfig, Family
 from caslon.model.decoder import Decoder
@@ -97,7 +98,7 @@ def train_network(text: bytes, settings: NetworkSettings, folder: Path, events: 
         trainer = Trainer(
             plan,
             cast(Decoder, module),  # the loop asks a decoder for nothing that these networks lack
-            NextToken(),
+            NextByte() if isinstance(module, ByteNetwork) else NextToken(),
             WindowBatches(as_document(text), settings.context, settings.seed),
             checkpoints=Checkpoints(folder, plan.keep, events.warn),
             events=events,
