@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: quickstart test test-all check bench docs clean
 
-quickstart: $(VENV)/installed  ## train, serve and report on the first model (about six minutes)
+quickstart: $(VENV)/installed  ## train, serve and report on the first model (four to six minutes)
 	$(BIN)/caslon run recipes/quickstart.toml
 
 test: $(VENV)/installed-dev  ## the tests, without the slow ones
