@@ -24,6 +24,7 @@ from caslon.observe.events import EventLog
 
 RUN_WORDS = 13
 SHARED_RUNS_WARNING = 0.05
+TEXTS_AT_A_TIME = 256  # of the training split: their words lie in memory
 HELD_OUT_SEGMENTS = 20_000  # more are not looked at one by one
 
 Hashes = NDArray[np.uint64]
@@ -102,8 +103,13 @@ def _shared_runs(part: RowGroup, wanted: Path) -> Hashes:
     path, group = part
     with pq.ParquetFile(path) as file:
         texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"].to_pylist()
-    runs = shingles(words_of("\n".join(texts)), RUN_WORDS)
-    return runs[stand_in(runs, np.load(wanted, mmap_mode="r"))]
+    held_out = np.load(wanted, mmap_mode="r")
+    found, words = [np.zeros(0, np.uint64)], list[str]()
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        words = words[1 - RUN_WORDS :] + words_of("\n".join(texts[start : start + TEXTS_AT_A_TIME]))
+        runs = shingles(words, RUN_WORDS) if len(words) >= RUN_WORDS else found[0]
+        found.append(runs[stand_in(runs, held_out)])
+    return distinct(np.concatenate(found))
 
 
 def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:

@@ -5,18 +5,16 @@ the raw files and the settings that reading obeys. A build with the same key sta
 """
 
 import json
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from heapq import merge
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from caslon.corpus.collect import Store, source_paths
 from caslon.corpus.phases.reading import PHASE, PLACED_DOCUMENTS, PLACED_REJECTS, WORD_COUNTS
 from caslon.corpus.registry import SourceEntry
 from caslon.corpus.settings import CorpusSettings
-from caslon.corpus.shards import rows_of_file, shard_paths
+from caslon.corpus.shards import ROW_GROUP_BYTES, rows_of_file, shard_paths
 from caslon.corpus.steps import StepCounts
 from caslon.corpus.work import Summary, digest_of_parts, finish, finished
 from caslon.folders import digest_of, sha256_of_file
@@ -91,29 +89,21 @@ def _restored(
 
 
 def _portions(corpus_folder: Path) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Yield the stored documents row group by row group, each with the rejects that were read before its last document."""
-    rejects = [row for row in _rejects(corpus_folder) if row["step"] in READ_STEPS]
-    groups = [(path, group) for path in shard_paths(corpus_folder, "read") for group in range(_group_count(path))]
-    done = 0
-    for path, group in groups:
-        with pq.ParquetFile(path) as file:
-            rows = file.read_row_group(group, use_threads=False).to_pylist()
-        end = len(rejects) if (path, group) == groups[-1] else _count_before(rejects, rows[-1]["order"])
-        yield rows, rejects[done:end]
-        done = end
-    if not groups:
-        yield [], rejects
+    """Yield the stored documents and what reading dropped between them, in portions of about a row group's text."""
+    documents = _rows(corpus_folder, "read")
+    dropped = (row for row in _rows(corpus_folder, "rejects") if row["step"] in READ_STEPS)
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    size = 0
+    for row in merge(documents, dropped, key=lambda row: int(row["order"])):
+        (rejects if "code" in row else rows).append(row)
+        size += len(row["text"])
+        if size >= ROW_GROUP_BYTES:
+            yield rows, rejects
+            rows, rejects, size = [], [], 0
+    yield rows, rejects
 
 
-def _count_before(rejects: list[dict[str, Any]], order: int) -> int:
-    return bisect_left(rejects, order, key=lambda row: int(row["order"]))
-
-
-def _rejects(corpus_folder: Path) -> Iterator[dict[str, Any]]:
-    for path in shard_paths(corpus_folder, "rejects"):
+def _rows(corpus_folder: Path, kind: str) -> Iterator[dict[str, Any]]:
+    for path in shard_paths(corpus_folder, kind):
         yield from rows_of_file(path)
-
-
-def _group_count(path: Path) -> int:
-    with pq.ParquetFile(path) as file:
-        return int(file.num_row_groups)

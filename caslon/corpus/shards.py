@@ -23,7 +23,7 @@ from caslon.corpus.document import BLOCK_SEPARATOR, Block, Document, Origin, Rej
 from caslon.errors import StorageError, UserError
 
 SPLITS = ("train", "validation", "test")
-SHARD_BYTES = 256 << 20  # of text, about 128 MB after zstd (spec: shards of about 128 MB)
+SHARD_BYTES = 256 << 20  # of text, about 128 MB after zstd
 ROW_GROUP_BYTES = 4 << 20  # of text, so that a reader holds few documents at a time
 ROW_BYTES_WITHOUT_TEXT = 200
 COMPRESSION_LEVEL = 3

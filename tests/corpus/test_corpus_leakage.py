@@ -54,6 +54,16 @@ def test_a_quotation_of_thirteen_words_is_counted_and_one_of_twelve_is_not(tmp_p
     assert "50.0% of the held-out segments share a run of 13 words" in next(found.warnings())
 
 
+@pytest.mark.parametrize("texts_at_a_time", [1, 2])
+def test_a_run_over_the_border_of_two_training_texts_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts_at_a_time: int
+) -> None:
+    monkeypatch.setattr("caslon.corpus.leakage.TEXTS_AT_A_TIME", texts_at_a_time)
+    quotation = f"{words(5000, 60)} {words(34, 13)} {words(6000, 60)}"
+    found = check(corpus(tmp_path, train=[words(0, 40), words(40, 40)], validation=[quotation]))
+    assert (found.held_out_segments, found.with_shared_runs) == (1, 1)
+
+
 def test_an_equal_segment_fails_the_build(tmp_path: Path) -> None:
     text = prose(1, 1, 8)
     found = check(corpus(tmp_path, train=[text], test=[text]))
