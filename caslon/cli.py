@@ -26,6 +26,7 @@ from caslon.commands import (
     tokenizer,
     tokenizer_compare,
     tokenizer_use,
+    training,
 )
 from caslon.commands.output import group, say
 from caslon.errors import CaslonError, Stopped, UserError
@@ -40,6 +41,7 @@ app = group(
     epilog="First steps: caslon run recipes/quickstart.toml",
 )
 app.add_typer(recipes.app)
+app.add_typer(training.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
 app.command("import")(model_files.import_checkpoint)

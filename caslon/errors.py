@@ -5,7 +5,7 @@ An error says what is wrong, where, and what to do. `assert` is kept for our own
 
 
 class CaslonError(Exception):
-    """Work that failed. `where` is a place (file, line, key, id); `fix` says what to do next."""
+    """Work that failed. `where` is a place (file, line, key, id); `fix` says what to do, `next` is the command to run then."""
 
     exit_code = 1
 
@@ -14,6 +14,7 @@ class CaslonError(Exception):
         self.what = what
         self.where = where
         self.fix = fix
+        self.next: str | None = None
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -21,6 +22,8 @@ class CaslonError(Exception):
             lines.append(f"  at: {self.where}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
+        if self.next:
+            lines.append(f"  next: {self.next}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -161,14 +161,14 @@ def partial_folder(folder: Path, key: str, superseded: Path) -> Path:
     Work begun with another key is set aside, and comes back when that key does.
     """
     partial = folder.with_name(folder.name + PARTIAL)
-    begun_with = _begun_with(partial)
-    if begun_with == key:
+    earlier_key = begun_with(partial)
+    if earlier_key == key:
         return partial
-    if begun_with is None:  # killed before the key was written: nothing is in it
+    if earlier_key is None:  # killed before the key was written: nothing is in it
         shutil.rmtree(partial, ignore_errors=True)
     else:
         superseded.mkdir(parents=True, exist_ok=True)
-        partial.rename(superseded / f"{partial.name}-{begun_with[:16]}")
+        partial.rename(superseded / f"{partial.name}-{earlier_key[:16]}")
     earlier = superseded / f"{partial.name}-{key[:16]}"
     if earlier.is_dir():
         earlier.rename(partial)
@@ -178,7 +178,45 @@ def partial_folder(folder: Path, key: str, superseded: Path) -> Path:
     return partial
 
 
-def _begun_with(partial: Path) -> str | None:
+def adopt_partial(folder: Path, key: str) -> None:
+    """Let work begun under another key go on under this one; `UserError` when no work was begun."""
+    partial = folder.with_name(folder.name + PARTIAL)
+    if not partial.is_dir():
+        raise UserError(f"nothing was begun at {folder}", fix="run its recipe: caslon run RECIPE")
+    write_atomic(partial / KEY_FILE, json.dumps({"key": key}))
+
+
+def reopen(folder: Path) -> None:
+    """Turn a finished stage folder into one that was begun, so that work on it can go on; the finished one stays.
+
+    Files are shared by links: what goes on replaces whole files and never writes into one.
+    """
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.copytree(folder, partial, symlinks=True, copy_function=_link_or_copy)
+    (partial / MANIFEST).unlink()
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if Path(source).name.endswith(".jsonl"):  # logs are appended to
+        shutil.copy2(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def discard(folder: Path, superseded: Path) -> None:
+    """Move a stage's finished and begun folders to `superseded/`, under names where no later run looks for them."""
+    for path in (folder, folder.with_name(folder.name + PARTIAL)):
+        if path.is_dir():
+            superseded.mkdir(parents=True, exist_ok=True)
+            number = 1 + len(list(superseded.glob(f"{path.name}.replaced-*")))
+            path.rename(superseded / f"{path.name}.replaced-{number}")
+
+
+def begun_with(partial: Path) -> str | None:
+    """Return the key under which work in a partial folder was begun; None when it never came so far as to write it."""
     if not (partial / KEY_FILE).is_file():
         return None
     return str(json.loads((partial / KEY_FILE).read_text(encoding="utf-8"))["key"])

@@ -5,6 +5,7 @@ file. A stage takes each input from the nearest earlier stage that writes it, or
 """
 
 import importlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from caslon.settings import Settings, nearest, problems
 from caslon.stages.stage import KINDS, NAMED_KINDS
 
 TOP_LEVEL = {"name": str, "seed": int, "extends": str}
+RESOLVED_FILE = "resolved.json"  # what a recipe came to, beside the results of a run
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -76,7 +78,24 @@ class _Source:
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe; `UserError` lists everything that is wrong, each with its file and line."""
-    source = _with_overrides(_with_parent(path), overrides)
+    return _checked_recipe(_with_overrides(_with_parent(path), overrides), path)
+
+
+def recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a run folder as it was when the run was last started, all overrides of that time included.
+
+    `UserError` when the folder holds no run. The run may have been moved: its name is that of the folder.
+    """
+    file = folder / RESOLVED_FILE
+    if not file.is_file():
+        raise UserError(f"no run at {folder}", fix="give the name or the folder of a run; see: caslon runs")
+    tables = json.loads(file.read_text(encoding="utf-8"))["tables"]
+    tables = {name: value for name, value in tables.items() if name != "extends"} | {"name": folder.name}
+    source = _Source(tables, {(): str(file)})
+    return _checked_recipe(_with_overrides(source, overrides), folder / "recipe.toml")
+
+
+def _checked_recipe(source: _Source, path: Path) -> Recipe:
     errors = list(_top_level_errors(source))
     tables = list(_stage_tables(source.tables))
     checked: list[tuple[str, str, Settings, dict[str, str]]] = []

@@ -26,6 +26,8 @@ from caslon.folders import (
     PARTIAL,
     Manifest,
     StageFolder,
+    adopt_partial,
+    begun_with,
     complete,
     content_digest,
     content_files,
@@ -39,7 +41,7 @@ from caslon.folders import (
 from caslon.observe.events import EventLog, Finished, Listener, Started
 from caslon.observe.metrics_file import MetricsFile
 from caslon.observe.tracking import tracked
-from caslon.recipe import Recipe, StageTable
+from caslon.recipe import RESOLVED_FILE, Recipe, StageTable
 from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 
 SUPERSEDED = "superseded"
@@ -100,6 +102,7 @@ def run(
     """
     run_folder = runs / recipe.name
     with lock(run_folder):
+        _write_recipe(recipe, run_folder, until)
         _write_plan(recipe, runs, run_folder)
         finished: dict[str, StageFolder] = {}
         for table in _selected(recipe, until, only):
@@ -111,6 +114,68 @@ def run(
                 folder = _do(recipe, table, inputs, key, run_folder, command, listeners)
             finished[table.name] = _restore(run_folder, table.name, folder)
     return run_folder
+
+
+def go_on(
+    recipe: Recipe,
+    runs: Path,
+    stage: str,
+    *,
+    allow_change: bool = False,
+    command: str = "",
+    listeners: Sequence[Listener] = (),
+    on_stage: Callable[[StageTable, str], None] = lambda _table, _state: None,
+) -> Path:
+    """Finish a stage that was begun, perhaps under other settings, and return the run folder.
+
+    Its inputs are taken as they lie beside it: nothing before it is looked at, so the run may have come from another machine.
+    """
+    run_folder = runs / recipe.name
+    table = recipe.stage(stage)
+    with lock(run_folder):
+        inputs = _inputs(run_folder, table, {})
+        key = stage_key(recipe, table, inputs)
+        with _adopted(run_folder, stage, key):
+            _write_recipe(recipe, run_folder, recorded_end(run_folder))
+            on_stage(table, "begins")
+            _do(recipe, table, inputs, key, run_folder, command, listeners, allow_change=allow_change)
+    return run_folder
+
+
+@contextmanager
+def _adopted(run_folder: Path, stage: str, key: str) -> Iterator[None]:
+    """Let begun work go on under a key; when the stage refuses its settings, all is recorded as it was before."""
+    begun, record = run_folder / (stage + PARTIAL), run_folder / RESOLVED_FILE
+    key_before, record_before = begun_with(begun), record.read_bytes()
+    adopt_partial(run_folder / stage, key)
+    try:
+        yield
+    except UserError:
+        write_atomic(record, record_before)
+        adopt_partial(run_folder / stage, key_before or key)
+        raise
+
+
+def begun_stage(recipe: Recipe, runs: Path) -> str | None:
+    """Return the stage of a run that was begun and not finished, the last one if there are several."""
+    begun = [table.name for table in recipe.stages if (runs / recipe.name / (table.name + PARTIAL)).is_dir()]
+    return begun[-1] if begun else None
+
+
+def other_work(recipe: Recipe, runs: Path, stage: str) -> Path | None:
+    """Return the folder of a stage, finished or begun, that holds the work of other settings or inputs than these."""
+    run_folder, table = runs / recipe.name, recipe.stage(stage)
+    planned = next(item for item in plan(recipe, runs) if item.table is table)
+    for path in (run_folder / stage, run_folder / (stage + PARTIAL)):
+        if path.is_dir() and planned.key != _key_of(path):
+            return path
+    return None
+
+
+def _key_of(folder: Path) -> str | None:
+    if (folder / MANIFEST).is_file():
+        return StageFolder.open(folder).manifest.key
+    return begun_with(folder)
 
 
 def stage_key(recipe: Recipe, table: StageTable, inputs: Mapping[str, StageFolder]) -> str:
@@ -183,13 +248,17 @@ def _do(
     run_folder: Path,
     command: str,
     listeners: Sequence[Listener],
+    *,
+    allow_change: bool = False,
 ) -> StageFolder:
     begun, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     partial = partial_folder(run_folder / table.name, key, run_folder / SUPERSEDED)
     log = partial / "events.jsonl"
     with MetricsFile(log) as metrics, EventLog(log, (metrics, *listeners)) as events:
         events.emit(Started(table.name))
-        context = StageContext(table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd())
+        context = StageContext(
+            table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd(), allow_change
+        )
         with _full_disk_told(partial), _mirrored(context):
             totals = table.module.run(context)
         seconds = round(time.monotonic() - begun, 1)
@@ -263,10 +332,23 @@ def _state(run_folder: Path, name: str, found: StageFolder | None) -> str:
     return "begun" if (run_folder / (name + PARTIAL)).is_dir() else "to do"
 
 
+def _write_recipe(recipe: Recipe, run_folder: Path, until: str | None) -> None:
+    """Keep the recipe, what it came to, and how far the run was to go beside the results."""
+    kept = run_folder / "recipe.toml"
+    if not (kept.is_file() and kept.samefile(recipe.path)):
+        shutil.copyfile(recipe.path, kept)
+    resolved = {**_resolved(recipe), "until": until}
+    write_atomic(run_folder / RESOLVED_FILE, json.dumps(resolved, indent=2, ensure_ascii=False) + "\n")
+
+
+def recorded_end(run_folder: Path) -> str | None:
+    """Return the stage at which a run was to stop; None when it was to do all."""
+    until: str | None = json.loads((run_folder / RESOLVED_FILE).read_text(encoding="utf-8")).get("until")
+    return until
+
+
 def _write_plan(recipe: Recipe, runs: Path, run_folder: Path) -> None:
-    """Keep the recipe and the plan beside the results. A plan made before work started is not overwritten by a later one."""
-    shutil.copyfile(recipe.path, run_folder / "recipe.toml")
-    write_atomic(run_folder / "resolved.json", json.dumps(_resolved(recipe), indent=2, ensure_ascii=False) + "\n")
+    """Keep the plan beside the results. A plan made before work started is not overwritten by a later one."""
     planned = plan(recipe, runs)
     path = run_folder / "plan.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
@@ -284,6 +366,7 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "seed": recipe.seed,
+        "tables": dict(recipe.tables),
         "stages": {
             table.name: {"settings": table.settings.model_dump(mode="json"), "inputs": dict(table.inputs)}
             for table in recipe.stages

@@ -43,6 +43,11 @@ def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def tell(text: str) -> None:
+    """Print a line for people on standard error, beside the result."""
+    sys.stderr.write(text + "\n")
+
+
 def figure(value: object) -> str:
     """Return a value as people read it: thousands separated, four digits of a float."""
     if value is None:

@@ -1,15 +1,16 @@
-"""Commands about recipes: run, train, plan, check, show, schema."""
+"""Commands about recipes: run, plan, check, show, schema."""
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
-from caslon.errors import UserError
+from caslon.errors import CaslonError, Diverged, OutOfMemory, UserError
 
 if TYPE_CHECKING:
     from caslon.recipe import Recipe, StageTable
@@ -39,11 +40,26 @@ def run(
 ) -> None:
     """Do all stages of a recipe that are not done yet, and write the report."""
     from caslon import runner
+
+    loaded = loaded_recipe(recipe, set_)
+    runner.check_extras(loaded)
+    with next_step_told(runs / loaded.name, recipe):
+        carry_out(
+            loaded,
+            lambda **hooks: runner.run(loaded, runs, until=until, only=only, command=_command(recipe, set_), **hooks),
+            rest=_command(recipe, set_),
+            as_json=as_json,
+        )
+
+
+def carry_out(loaded: "Recipe", work: Callable[..., Path], *, rest: str, as_json: bool) -> None:
+    """Do work on a run with its progress in the terminal, write the report, and print what there is and what comes next.
+
+    `work` takes the runner's `listeners` and `on_stage`, and returns the run folder; `rest` is the command for what it leaves.
+    """
     from caslon.observe.console import ConsoleDisplay
     from caslon.run_report import write_run_report
 
-    loaded = _loaded(recipe, set_)
-    runner.check_extras(loaded)
     done_now: list[str] = []
     with ConsoleDisplay() as display:
 
@@ -52,15 +68,7 @@ def run(
             text = f"[{table.name}]" + (" done before, nothing to do" if state == "cached" else "")
             display.console.print(text, style="bold", markup=False)
 
-        folder = runner.run(
-            loaded,
-            runs,
-            until=until,
-            only=only,
-            command=_command(recipe, set_),
-            listeners=(display,),
-            on_stage=on_stage,
-        )
+        folder = work(listeners=(display,), on_stage=on_stage)
         report = write_run_report(folder)
     summary = _summary(folder, loaded)
     if as_json:
@@ -68,13 +76,25 @@ def run(
     else:
         for name in done_now:
             _print_training(folder / name, loaded.stage(name).settings)
-        _print_summary(folder, report, summary, _to_do(recipe, set_, loaded, summary))
+        _print_summary(folder, report, summary, _to_do(rest, loaded, summary))
 
 
-@app.command()
-def train(recipe: RecipeArgument, set_: SetOption = [], runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:  # noqa: B006
-    """Do a recipe's stages up to its (first) pretraining: short for run --until pretrain."""
-    run(recipe, set_, until="pretrain", only=None, runs=runs, as_json=as_json)
+@contextmanager
+def next_step_told(run_folder: Path, recipe: Path) -> Iterator[None]:
+    """Let the last line of whatever goes wrong say which command to run next."""
+    commands = {
+        UserError.exit_code: f"caslon check {recipe}",
+        Diverged.exit_code: f"caslon rewind {run_folder} --steps 100 --lr-scale 0.1 --for 200",
+        OutOfMemory.exit_code: f"caslon plan {recipe}",
+    }
+    try:
+        yield
+    except CaslonError as error:
+        error.next = error.next or commands.get(error.exit_code, f"caslon resume {run_folder}")
+        raise
+    except Exception as error:
+        error.add_note(f"next: caslon resume {run_folder}")
+        raise
 
 
 @app.command()
@@ -93,7 +113,7 @@ def plan(
     from caslon import runner
 
     recipe, only_training = _planned_recipe(words)
-    planned = runner.plan(_loaded(recipe, set_), runs, device=device, price_per_hour=price)
+    planned = runner.plan(loaded_recipe(recipe, set_), runs, device=device, price_per_hour=price)
     if only_training:
         planned = [stage for stage in planned if stage.table.kind in TRAINING_KINDS]
     if as_json:
@@ -136,7 +156,7 @@ def check(recipe: RecipeArgument, set_: SetOption = [], as_json: JsonOption = Fa
     """Check a recipe and the libraries it needs; exit 2 with every mistake when something is wrong."""
     from caslon import runner
 
-    loaded = _loaded(recipe, set_)
+    loaded = loaded_recipe(recipe, set_)
     runner.check_extras(loaded)
     stages = [table.name for table in loaded.stages]
     print_json({"recipe": str(recipe), "stages": stages}) if as_json else say(
@@ -147,7 +167,7 @@ def check(recipe: RecipeArgument, set_: SetOption = [], as_json: JsonOption = Fa
 @app.command()
 def show(recipe: RecipeArgument, set_: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
     """Show every setting of a recipe, defaults included."""
-    loaded = _loaded(recipe, set_)
+    loaded = loaded_recipe(recipe, set_)
     settings = {table.name: table.settings.model_dump(mode="json") for table in loaded.stages}
     if as_json:
         print_json({"name": loaded.name, "seed": loaded.seed, **settings})
@@ -168,7 +188,8 @@ def schema() -> None:
     print_json(recipe_schema())
 
 
-def _loaded(recipe: Path, overrides: Sequence[str]) -> "Recipe":
+def loaded_recipe(recipe: Path, overrides: Sequence[str]) -> "Recipe":
+    """Return a checked recipe."""
     from caslon.recipe import load_recipe
 
     return load_recipe(recipe, overrides)
@@ -215,10 +236,10 @@ def _print_training(stage: Path, settings: "Settings") -> None:
             say(f"  {line}")
 
 
-def _to_do(recipe: Path, overrides: Sequence[str], loaded: "Recipe", summary: list[dict[str, Any]]) -> str:
-    """Return the command that does the stages which are left, with their names; empty when none is."""
+def _to_do(command: str, loaded: "Recipe", summary: list[dict[str, Any]]) -> str:
+    """Return the command for the stages which are left, with their names; empty when none is."""
     left = [table.name for table in loaded.stages if table.name not in {stage["stage"] for stage in summary}]
-    return f"{_command(recipe, overrides)}   ({', '.join(left)})" if left else ""
+    return f"{command}   ({', '.join(left)})" if left else ""
 
 
 def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]], to_do: str) -> None:
@@ -231,11 +252,10 @@ def _print_summary(folder: Path, report: Path, summary: list[dict[str, Any]], to
     models = [Path(stage["folder"]) / "model" for stage in summary if (Path(stage["folder"]) / "model").is_dir()]
     say(f"\nreport   {report}")
     if not models:
+        say(f"next     {to_do or 'caslon runs'}")
         return
-    say(f"model    {models[-1]}")
-    say(f'\ngenerate caslon generate {models[-1]} --prompt "The "')
-    say(f"chat     caslon chat {models[-1]}")
-    say(f"serve    caslon serve {models[-1]}")
-    if to_do:
-        say(f"go on    {to_do}")
+    say(f"model    {models[-1]}\n")
     say(f"retrain  caslon run {folder / 'recipe.toml'} --set pretrain.steps=...")
+    say(f"serve    caslon serve {models[-1]}")
+    say(f'generate caslon generate {models[-1]} --prompt "The "')
+    say(f"next     {to_do or f'caslon chat {models[-1]}'}")

@@ -1,6 +1,7 @@
 """Shows a run in the terminal: one live line per phase with speed and time left, or plain lines when it is not a terminal."""
 
 import time
+from textwrap import indent
 from types import TracebackType
 
 from rich.console import Console
@@ -42,9 +43,9 @@ class ConsoleDisplay:
             case events.Line():
                 self._show_line(event)
             case events.Note(level="warning"):
-                self.console.print(f"warning: {event.text}", style="yellow", markup=False)
+                self.console.print(f"warning: {event.text}", style="yellow", markup=False, soft_wrap=True)
             case events.Note():
-                self.console.print(f"  {event.text}", markup=False)
+                self.console.print(indent(event.text, "  "), markup=False, soft_wrap=True)
             case events.Resumed():
                 self.console.print(f"  resumed from step {event.step:,}", markup=False)
             case _:

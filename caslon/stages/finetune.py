@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from caslon.model.folder import ModelFolder
     from caslon.tokenizer.tokenizer import Tokenizer
     from caslon.train.conversations import Encoded, Row
-    from caslon.train.trainer import Sampler
+    from caslon.train.extras import Sampler
 
 VERSION = 2
 READS: Sequence[str] = ("model", "text")
@@ -93,11 +93,12 @@ def run(context: StageContext) -> dict[str, Any]:
     from caslon.model.folder import ModelFolder
     from caslon.model.size import flop_per_token
     from caslon.train.batches import ConversationBatches
+    from caslon.train.extras import Extras
+    from caslon.train.memory import memory_advice
     from caslon.train.objectives import NextToken
     from caslon.train.peak import peak_of
     from caslon.train.precision import choose_compute
-    from caslon.train.session import train_in_folder
-    from caslon.train.trainer import Extras
+    from caslon.train.session import rewind_command, train_in_folder
     from caslon.train.validation import fixed_batches
 
     chosen: Settings = context.settings
@@ -131,6 +132,11 @@ def run(context: StageContext) -> dict[str, Any]:
             lineage={"parent": parent.digest(), "conversations": digest},
             flops_per_token=flop_per_token(decoder.config, length),
             peak=peak_of(compute),
+            chance_loss=math.log(decoder.config.vocab_size),
+            recipe=chosen.output_settings(),
+            memory_advice=memory_advice(decoder.config, length, what.optimizer),
+            rewind_command=rewind_command(context.folder.parent),
+            allow_change=context.allow_change,
         ),
         sidecar={"parent": parent.digest(), "data": digest},
     )

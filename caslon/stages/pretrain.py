@@ -27,8 +27,8 @@ from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSe
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.extras import Outcome, Sampler
     from caslon.train.precision import Compute
-    from caslon.train.trainer import Outcome, Sampler
 
 VERSION = 2
 READS: Sequence[str] = ("tokens",)
@@ -87,11 +87,12 @@ def run(context: StageContext) -> dict[str, Any]:
     """Train to the last step, going on from where an earlier call was stopped; the best model is left in `model/`."""
     from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.extras import Extras
+    from caslon.train.memory import memory_advice
     from caslon.train.objectives import NextToken
     from caslon.train.peak import peak_of
     from caslon.train.precision import choose_compute
-    from caslon.train.session import train_in_folder
-    from caslon.train.trainer import Extras
+    from caslon.train.session import rewind_command, train_in_folder
     from caslon.train.validation import fixed_batches
 
     chosen: Settings = context.settings
@@ -121,6 +122,7 @@ def run(context: StageContext) -> dict[str, Any]:
         events=context.events,
         extras=Extras(
             validation=fixed_batches(held_out, what.batch, what.eval_batches),
+            training=fixed_batches(batches, what.batch, what.eval_batches),
             sample=continuations(
                 tokenizer, chosen.sample_prompts, chosen.sample_tokens, context=what.context, seed=context.seed
             ),
@@ -130,6 +132,11 @@ def run(context: StageContext) -> dict[str, Any]:
             lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
             flops_per_token=flop_per_token(decoder.config, what.context),
             peak=peak_of(compute),
+            chance_loss=math.log(decoder.config.vocab_size),
+            recipe=chosen.output_settings(),
+            memory_advice=memory_advice(decoder.config, what.context, what.optimizer),
+            rewind_command=rewind_command(context.folder.parent),
+            allow_change=context.allow_change,
         ),
         sidecar={"data": data.dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
     )

@@ -56,6 +56,7 @@ class StageContext:
     inputs: Mapping[str, StageFolder]  # by kind of thing: "text", "tokens", "model"
     events: EventLog
     base: Path  # where relative paths in settings start: the folder the command was given in
+    allow_change: bool = False  # whether begun work may go on although settings were changed on purpose
 
 
 class Stage(Protocol):

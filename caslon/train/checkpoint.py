@@ -193,6 +193,17 @@ class Checkpoints:
             if item.step not in kept:
                 self._remove(item)
 
+    def change_state(self, checkpoint: Checkpoint, changes: Mapping[str, Any], keep_in: Path) -> None:
+        """Replace a checkpoint by one with a changed trainer state; the one before is kept in a folder. Files are shared."""
+        partial = self.folder / f".{checkpoint.path.name}.{os.getpid()}"
+        shutil.copytree(checkpoint.path, partial, copy_function=os.link)
+        state = {**checkpoint.state(), **changes}
+        write_atomic(partial / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+        self._seal(partial)
+        checkpoint.path.rename(keep_in / checkpoint.path.name)
+        partial.rename(checkpoint.path)
+        sync_folder(self.folder)
+
     def go_on_from(self, checkpoint: Checkpoint, best_step: int | None) -> None:
         """Make `checkpoint` the last one: later ones are removed, and both links are set as they were at its step."""
         for item in self.all():
@@ -204,9 +215,14 @@ class Checkpoints:
 
     def _write(self, partial: Path, state: Mapping[str, Any]) -> None:
         write_atomic(partial / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+        self._seal(partial)
+
+    def _seal(self, partial: Path) -> None:
+        """Write the manifest of a folder that is whole otherwise, and flush everything to disk."""
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
             for path in sorted(partial.iterdir())
+            if path.name != MANIFEST_FILE
         }
         write_atomic(partial / MANIFEST_FILE, json.dumps({"files": files}, indent=2) + "\n")
         for file in partial.iterdir():

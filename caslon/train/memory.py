@@ -6,6 +6,8 @@ The batch of a step stays what it is, and so does the result but for rounding.
 import torch
 
 from caslon.errors import OutOfMemory
+from caslon.model.config import DecoderConfig
+from caslon.model.size import Optimizer, training_memory
 from caslon.train.progress import Progress
 
 ALLOCATOR_WORDS = ("can't allocate memory", "out of memory")  # the CPU's allocator only says so in words
@@ -36,3 +38,15 @@ def shrink_evaluation(progress: Progress, advice: str) -> str:
         raise OutOfMemory("one row of an evaluation does not fit into memory", fix=advice)
     progress.eval_rows //= 2
     return f"out of memory in an evaluation: going on with {progress.eval_rows} rows at once"
+
+
+def memory_advice(config: DecoderConfig, context: int, optimizer: Optimizer) -> str:
+    """Return what a step needs at the least, by what holds it, and what to make smaller."""
+    least = training_memory(config, micro_batch=1, context=context, optimizer=optimizer, checkpoint_every=1)
+    parts = {"weights": least.weights, "gradients": least.gradients, "optimiser": least.optimizer}
+    parts |= {"activations": least.activations, "logits": least.logits}
+    told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
+    return (
+        f"one row of {context} tokens needs about {least.total / 1e9:.2f} GB ({told}); use a smaller context, width or depth, "
+        "optimizer_state = 'int8', or several GPUs with parallel = 'fsdp'"
+    )

@@ -14,10 +14,11 @@ from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batches
 from caslon.train.checkpoint import MANIFEST_FILE, OPTIMIZER_FILES, STATE_FILE, Checkpoints
 from caslon.train.distributed import ALONE, Processes
+from caslon.train.extras import Extras, Outcome
 from caslon.train.objectives import Objective
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute
-from caslon.train.trainer import Extras, Outcome, Trainer
+from caslon.train.trainer import Trainer
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
@@ -65,6 +66,11 @@ def train_in_folder(
     outcome = trainer.run()
     processes.first(lambda: publish(outcome.best, folder / MODEL_FOLDER))
     return outcome
+
+
+def rewind_command(run_folder: Path) -> str:
+    """Return the command that goes back in a run and lowers its rate for a while."""
+    return f"caslon rewind {os.path.relpath(run_folder)} --steps 100 --lr-scale 0.1 --for 200"
 
 
 def refuse_too_little(batches: Batches, plan: TrainPlan) -> None:

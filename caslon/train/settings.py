@@ -65,6 +65,9 @@ class UpkeepSettings(Settings):
     keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this step are never removed")
     best_metric: str = Field("eval/val_loss", description="the measure of an evaluation that decides which is `best`")
     patience: int | None = Field(None, ge=1, description="evaluations without a better one after which the run ends")
+    history: tuple[str, ...] = Field(
+        (), description="changes made while the run was under way; written by `caslon resume` and `caslon rewind`"
+    )
     max_minutes: float | None = Field(
         None, gt=0, description="then save and exit with code 3, to be resumed", json_schema_extra=side_effect_only()
     )

@@ -8,8 +8,6 @@ once by the targets of the whole step, so micro-batches change nothing but memor
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -23,12 +21,12 @@ from caslon.train.batches import Batch, Batches
 from caslon.train.checkpoint import Checkpoint, Checkpoints, refuse_changes
 from caslon.train.compilation import CompiledLayers
 from caslon.train.distributed import ALONE, Processes
+from caslon.train.extras import NO_EXTRAS, Extras, Outcome
 from caslon.train.health import Health
 from caslon.train.loss_scale import LossScale
 from caslon.train.memory import is_out_of_memory, shrink_evaluation, shrink_step
 from caslon.train.objectives import Objective, add_metrics
 from caslon.train.optimizer import Optimizer
-from caslon.train.peak import Peak
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute, is_nondeterministic
 from caslon.train.progress import Progress
@@ -42,44 +40,8 @@ from caslon.train.validation import measures_of, validation_sums
 SKIPS_BEFORE_REWIND = 5
 REWINDS_BEFORE_STOP = 2
 IDLE_SECONDS = 1e-3  # a device that answers so soon after the next batch was made had nothing left to do
-LESS_MEMORY = "use a smaller context or a smaller model"
 
 T = TypeVar("T")
-Sampler = Callable[[Decoder, int], Sequence[tuple[str, str]]]
-"""`(decoder, step) -> [(prompt, text), ...]`, the same for the same weights."""
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What the loop does beside learning, passed in by the stage."""
-
-    validation: Sequence[Batch] = ()
-    training: Sequence[Batch] = ()  # measured beside them; without any, the mean since the last evaluation is shown
-    sample: Sampler | None = None
-    measure: Callable[[Decoder, int], Mapping[str, float]] | None = None  # more values at an evaluation
-    lineage: Mapping[str, Any] = field(default_factory=dict)  # digests that must stay the same when a run is resumed
-    flops_per_token: int = 0
-    peak: Peak | None = None  # of the device: what `train/mfu` is a share of
-    chance_loss: float | None = None  # of a model that knows nothing
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # the settings, to be read in a checkpoint
-    memory_advice: str = LESS_MEMORY  # said when nothing the loop can do makes a step fit
-    rewind_command: str = "caslon rewind RUN --steps 100 --lr-scale 0.1 --for 200"
-    allow_change: bool = False  # of settings that alter no shape, when a run is resumed
-
-
-NO_EXTRAS = Extras()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    step: int
-    tokens: int
-    best: Path
-    best_step: int
-    metrics: Mapping[str, float]  # of the best checkpoint's evaluation
-    skipped: int
 
 
 class Trainer:
@@ -460,8 +422,7 @@ class Trainer:
         self.progress = Progress.from_json(state)
         if state["processes"] != self.processes.world:
             self.progress.micro_batch = self.progress.eval_rows = self.processes.micro_batch(self.plan)
-        if changes:
-            self._take_changes(changes)
+        self._take_changes(changes)
         self.decoder.checkpoint_every = self.progress.checkpoint_every
         self.last_metrics = state["metrics"]
         self.health.load(state["health"])
@@ -469,9 +430,12 @@ class Trainer:
             self.loss_scale = LossScale(*state["loss_scale"])
         self.saver.go_on_from(checkpoint, self.progress.best_step)
         self.events.emit(Resumed(self.progress.step))
+        if changes:
+            self._save(regular=bool(state["regular"]))  # so that a run killed after this goes on with them
 
     def _take_changes(self, changes: Sequence[str]) -> None:
-        self.events.warn(f"changed from step {self.progress.step} on: {'; '.join(changes)}")
+        if changes:
+            self.events.warn(f"changed from step {self.progress.step} on: {'; '.join(changes)}")
         for change in changes:
             name = change.partition(":")[0]
             if name in ("micro_batch", "checkpoint_every"):  # what a lack of memory had made of the old value is void

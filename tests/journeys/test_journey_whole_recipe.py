@@ -77,7 +77,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("journey")
     (folder / "small.toml").write_text(RECIPE)
     output = caslon("run", "small.toml", cwd=folder)
-    for word in ("report", "chat     caslon chat", "serve    caslon serve", "retrain"):
+    for word in ("report", "next     caslon chat", "serve    caslon serve", "retrain"):
         assert word in output.stdout
     return folder
 

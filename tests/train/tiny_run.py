@@ -17,11 +17,12 @@ from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Documents, PackedBatches, WindowBatches
 from caslon.train.checkpoint import Checkpoints
+from caslon.train.extras import Extras, Outcome
 from caslon.train.objectives import NextToken, Objective
 from caslon.train.plan import TrainPlan
 from caslon.train.precision import Compute
 from caslon.train.schedule import Schedule
-from caslon.train.trainer import Extras, Outcome, Trainer
+from caslon.train.trainer import Trainer
 from caslon.train.validation import fixed_batches
 
 PLAN = TrainPlan(
