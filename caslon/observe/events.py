@@ -4,13 +4,18 @@ A resumed stage appends a `Resumed` event; readers then drop the values of later
 a run in pieces reads like the log of a run in one.
 """
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, ClassVar
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -109,23 +114,36 @@ Listener = Callable[[Event], None]
 
 @dataclass
 class EventLog:
-    """The open log of a stage. `emit` writes one line at once and hands the event to the listeners."""
+    """The open log of a stage. `emit` writes one line at once and hands the event to the listeners; threads may share it.
+
+    While the disk is full the lines wait in memory.
+    """
 
     path: Path | None
     listeners: tuple[Listener, ...] = ()
     _last_progress_seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._file = self.path.open("a", encoding="utf-8") if self.path else None
+        self._file = self.path.open("ab", buffering=0) if self.path else None
+        self._unwritten = b""
+        self._lock = Lock()
 
     def emit(self, event: Event) -> None:
         """Append an event. Progress is written to the file at most once a second for each phase."""
-        if self._file and self._worth_a_line(event):
-            record = {"time": round(time.time(), 3), "kind": event.kind, **asdict(event)}
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
+        with self._lock:
+            if self._file and self._worth_a_line(event):
+                record = {"time": round(time.time(), 3), "kind": event.kind, **asdict(event)}
+                self._unwritten += (json.dumps(record, ensure_ascii=False) + "\n").encode()
+                self._write(self._file)
         for listener in self.listeners:
             listener(event)
+
+    def _write(self, file: FileIO) -> None:
+        try:
+            self._unwritten = self._unwritten[file.write(self._unwritten) :]
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
 
     def listen(self, listener: Listener) -> None:
         """Hand every event from now on to a listener too."""
@@ -161,6 +179,7 @@ class EventLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file:
+            self._write(self._file)
             self._file.close()
 
 

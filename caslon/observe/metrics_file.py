@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from caslon.errors import StorageError
 from caslon.folders import write_atomic
 from caslon.observe.events import Event, Metrics, Resumed, Timing, read_events
 
@@ -33,7 +34,7 @@ class MetricsFile:
             case Resumed():
                 self._stale = True
             case Timing() if SAVED in event.values:
-                self.write()
+                self._write_if_there_is_room()
 
     def write(self) -> None:
         """Bring the file up to date."""
@@ -50,6 +51,12 @@ class MetricsFile:
         self._last_step = max(lines, default=self._last_step)
         self._pending = {}
 
+    def _write_if_there_is_room(self) -> None:
+        try:
+            self.write()
+        except (OSError, StorageError):  # a full disk, which the trainer tells of: what is there may be torn
+            self._stale = True
+
     def __enter__(self) -> "MetricsFile":
         return self
 
@@ -57,7 +64,7 @@ class MetricsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pending or self._stale:
-            self.write()
+            self._write_if_there_is_room() if kind else self.write()
 
 
 def steps_of(log: Path) -> dict[int, dict[str, float]]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from caslon.errors import CaslonError, Diverged, OutOfMemory, Stopped, StorageError
+from caslon.errors import CaslonError, Diverged, OutOfMemory, Stopped, StorageError, UserError
 from caslon.model.decoder import Decoder
 from caslon.model.folder import ModelFolder
 from caslon.observe.events import EventLog, Line, Metrics, Resumed, Sample, Timing
@@ -336,7 +336,7 @@ class Trainer:
         metric = self.plan.best_metric
         if self.extras.validation or self.extras.measure:
             if metric not in values:
-                raise CaslonError(
+                raise UserError(
                     f"best_metric = '{metric}' is no measure of this run",
                     fix=f"take one of: {', '.join(sorted(values))}",
                 )

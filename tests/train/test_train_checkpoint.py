@@ -1,5 +1,8 @@
 import json
 import os
+import random
+import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +51,14 @@ def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert said == []
 
 
+def test_milestones_stay(tmp_path: Path) -> None:
+    said: list[str] = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 1, said.append, keep_every=20)
+    for step in range(10, 80, 10):
+        checkpoints.save(step, save_model, OPTIMIZER, state(step), best=step == 10)
+    assert steps_of(checkpoints) == [10, 20, 40, 60, 70]
+
+
 def test_a_checkpoint_of_a_stop_goes_when_the_next_one_is_there(tmp_path: Path) -> None:
     checkpoints, _ = filled(tmp_path, 10, 20)
     checkpoints.save(23, save_model, OPTIMIZER, state(23, regular=False), best=False)
@@ -65,6 +76,9 @@ def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
     assert {oct(file.stat().st_mode & 0o777) for file in newest(checkpoints).path.iterdir()} == {"0o644"}
 
 
+@pytest.mark.promise(
+    "pretraining", "a damaged checkpoint is named, and the next older one taken with the steps that are lost"
+)
 @pytest.mark.parametrize("name", ["optim.safetensors", "model.safetensors", "trainer.json"])
 def test_one_flipped_byte_falls_back_and_says_so(tmp_path: Path, name: str) -> None:
     checkpoints, said = filled(tmp_path, 10, 20)
@@ -84,6 +98,9 @@ def test_a_missing_file_falls_back(tmp_path: Path) -> None:
     assert "MANIFEST.json is missing" in said[0]
 
 
+@pytest.mark.promise(
+    "pretraining", "a run none of whose checkpoints is intact stops with code 4 and never starts from zero"
+)
 def test_none_intact_is_an_error_and_never_a_start_from_zero(tmp_path: Path) -> None:
     checkpoints, _ = filled(tmp_path, 10)
     (tmp_path / "checkpoints" / "step-000010" / "caslon.json").write_text("{}")
@@ -136,6 +153,31 @@ def test_a_save_that_dies_anywhere_leaves_a_valid_last(
     last = tmp_path / "checkpoints" / "last"
     assert Checkpoint(last.resolve(), found.step).problem() is None
     assert checkpoints.best() == found
+
+
+@pytest.mark.promise("pretraining", "kill -9 at any moment of a save leaves a valid last checkpoint")
+def test_kill_9_at_50_random_moments_of_saving_leaves_a_valid_last(tmp_path: Path) -> None:
+    """A forked child saves without pause until it is killed; whatever is there then must load."""
+    rng, interrupted = random.Random(0), 0
+    filled(tmp_path, 10, best=10)
+    folder = tmp_path / "checkpoints"
+    for _ in range(50):
+        step = int((folder / "last").readlink().name.removeprefix("step-"))
+        child = os.fork()
+        if child == 0:
+            checkpoints, _ = filled(tmp_path)
+            for number in range(1, 10_000):
+                checkpoints.save(step + number, save_model, OPTIMIZER, state(step + number), best=number % 3 == 0)
+            os._exit(0)
+        time.sleep(rng.uniform(0.002, 0.04))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        interrupted += bool(list(folder.glob(".*")))
+        for link in ("last", "best"):
+            target = (folder / link).resolve()
+            assert Checkpoint(target, 0).problem() is None, f"{link} -> {target.name}"
+        assert newest(filled(tmp_path)[0]).step >= step
+    assert interrupted  # some of the moments were within a save
 
 
 def test_no_room_drops_old_checkpoints_first(tmp_path: Path) -> None:

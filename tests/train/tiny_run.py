@@ -79,6 +79,12 @@ def tiny_trainer(
     decoder = decoder or tiny_decoder(tokenizer)
     kind = WindowBatches if windows else PackedBatches
     held_out = PackedBatches(documents(tokens_folder, "validation"), plan.context, plan.seed)
+    usual: dict[str, Any] = {
+        "validation": fixed_batches(held_out, plan.batch, plan.eval_batches),
+        "sample": lambda model, step: [
+            ("a prompt", f"{float(model.logits(model(torch.tensor([[1, 40]], device=model.device))).sum()):.9g}")
+        ],
+    }
     return Trainer(
         plan,
         decoder,
@@ -88,12 +94,7 @@ def tiny_trainer(
         events=events,
         compute=compute,
         save_model=lambda model, path, facts: save_model_folder(path, model, tokenizer, sidecar=facts),
-        extras=Extras(
-            validation=fixed_batches(held_out, plan.batch, plan.eval_batches),
-            sample=lambda model, step: [
-                ("a prompt", f"{float(model.logits(model(torch.tensor([[1, 40]], device=model.device))).sum()):.9g}")
-            ],
-        ),
+        extras=Extras(**{**usual, **extras}),
     )
 
 
