@@ -72,7 +72,7 @@ class PrivacySettings(Settings):
 class ReadLimits(Settings):
     """What reading one raw file may take, in a process of its own."""
 
-    seconds: Annotated[float, Field(gt=0)] = 60.0
+    seconds: Annotated[float, Field(gt=0)] = Field(60.0, description="of processor time, or of standing still")
     memory_bytes: Annotated[int, Field(ge=1 << 26)] = 1 << 30
 
 

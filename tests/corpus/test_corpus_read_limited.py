@@ -68,6 +68,15 @@ def test_a_hang_is_cut_short(make_raw, action: str) -> None:
         assert only(reader.read(make_raw("after"))).text == "AFTER"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell the time of another process")
+def test_a_good_file_is_not_lost_to_a_busy_machine(make_raw) -> None:
+    with LimitedReader(ReadLimits(seconds=0.5), then=shouted) as reader:
+        assert only(reader.read(make_raw("before"))).text == "BEFORE"
+        begun = time.monotonic()
+        assert only(reader.read(make_raw("starve"))).text == "STARVE"
+        assert time.monotonic() - begun > 1.5
+
+
 def test_what_was_found_before_the_end_is_kept(make_raw, reader) -> None:
     trials = "".join(
         f'<div1 type="trialAccount" id="t{n}"><p>{text}</p></div1>' for n, text in enumerate(["one", "crash"])

@@ -2,8 +2,9 @@
 
 One long-lived process reads file after file; a hang, a crash or a memory blow-up costs that file alone, and a fresh process
 takes the next one. The process is a new interpreter, not a fork: a fork of a program with threads may hang by itself. It is
-handed on from one reader to the next, for starting one takes longer than reading many small files. Memory counts from what
-the process held when the file came (RLIMIT_DATA, which the kernels of Linux enforce and those of macOS do not).
+handed on from one reader to the next, for starting one takes longer than reading many small files. Time is that of the
+processor, so that a good file is not lost to a busy machine; a process that stands still for as long is ended too. Memory counts
+from what the process held when the file came (RLIMIT_DATA, which the kernels of Linux enforce and those of macOS do not).
 """
 
 import atexit
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 Then = Callable[[Document], Document | Reject]
 
 START_SECONDS = 120.0  # for the new interpreter and its imports, on a busy machine
-LEFT_ALONE_SECONDS = 5.0  # of processor time above the limit: then nobody is left who could end the process
+WORKING_SHARE = 0.01  # of the time; a process that takes less of the processor stands still
+PROCESS_CLOCK = 2  # a process's clock by its number, as clock_getcpuclockid(3) forms it on Linux
 HEAD_BYTES = 65_536
 STATM = Path("/proc/self/statm")
 PROGRAM = "import sys; sys.path[:] = {path!r}; from caslon.corpus.read.limited import serve; serve({handle})"
@@ -91,11 +93,8 @@ class LimitedReader:
     def _answers(self, child: "_Child", raw: RawFile, settings: ReadSettings | None) -> Iterator[Document | Reject]:
         found = 0
         failed = child.send(_Request(raw, settings, self.seconds, self.memory_bytes, self._then, self._then_step))
-        left = self.seconds
         while failed is None:
-            begun = time.monotonic()
-            answer = child.receive(left)
-            left -= time.monotonic() - begun  # the time a slow consumer takes is not the file's
+            answer = child.receive(self.seconds)
             if isinstance(answer, _Failed):
                 failed = answer
             elif answer is None:
@@ -175,13 +174,32 @@ class _Child:
     def receive(self, seconds: float) -> Document | Reject | _Failed | None:
         """Return the next answer; None after the last one."""
         try:
-            if not self._connection.poll(max(0.0, seconds)):
-                return _Failed("timeout", "reading took longer than the limit allows")
+            if not self._comes(seconds):
+                return _Failed("timeout", "reading stood still for longer than the limit allows")
             answer: Document | Reject | _Failed | None = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - our own
         except (EOFError, OSError):
             return self._obituary()
         self.is_idle = answer is None
         return answer
+
+    def _comes(self, seconds: float) -> bool:
+        """Wait for an answer for as long as the process works on it, however little of the processor it gets."""
+        before = self._processor_seconds()
+        while not self._connection.poll(seconds):
+            now = self._processor_seconds()
+            if now - before < WORKING_SHARE * seconds:
+                return False
+            before = now
+        return True
+
+    def _processor_seconds(self) -> float:
+        """Return the processor time the process has taken; 0 where the system does not tell."""
+        if sys.platform != "linux":
+            return 0.0
+        try:
+            return time.clock_gettime(~self._process.pid << 3 | PROCESS_CLOCK)
+        except OSError:  # it ended
+            return 0.0
 
     def stop(self) -> None:
         """End the process and what belongs to it."""
@@ -234,7 +252,7 @@ def serve(handle: int) -> None:
 
 def _answer(request: _Request, connection: Connection) -> bool:
     """Send all documents of a file; return whether the process is fit for another one."""
-    signal.setitimer(signal.ITIMER_PROF, request.seconds + LEFT_ALONE_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, request.seconds)
     answer = None
     try:
         with _memory_limit(request.memory_bytes):
