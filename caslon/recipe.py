@@ -294,11 +294,28 @@ def _checked(
     try:
         return links, module.Settings.model_validate(own), []
     except ValidationError as error:
+        wrong = problems(error, module.Settings)
         found = [
             f"{source.place(*keys, *key.split('.'))}: [{name}] {_with_right_table(message, key, kind)}"
-            for key, message in problems(error, module.Settings)
+            for key, message in [*wrong, *_conflicts_of_the_rest(module.Settings, own, wrong)]
         ]
         return links, None, found
+
+
+def _conflicts_of_the_rest(
+    kind: type[Settings], values: Mapping[str, Any], wrong: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return what does not go together among the values that are valid alone: rules about several keys come last."""
+    bad = {key.partition(".")[0] for key, _ in wrong}
+    rest = {key: value for key, value in values.items() if key not in bad}
+    if len(rest) == len(values):
+        return []
+    try:
+        kind.model_validate(rest)
+    except ValidationError as error:
+        known = {message for _, message in wrong}
+        return [(key, message) for key, message in problems(error, kind) if message not in known and key not in bad]
+    return []
 
 
 def _link_keys(module: ModuleType) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Strict settings: every key has a type, a unit in its name and a meaning; an unknown key is an error with a suggestion."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from caslon.errors import UserError
@@ -17,11 +18,41 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
 
+    def conflicts(self) -> Iterator["Conflict"]:
+        """Yield every pair of keys whose values, each valid alone, do not go together."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> "Settings":
+        if found := list(self.conflicts()):
+            raise ConflictsError(found)
+        return self
+
     def output_settings(self) -> dict[str, Any]:
         """Return the settings that change what a stage writes: the ones that belong in its cache key."""
         fields = type(self).model_fields.items()
         volatile = {name for name, field in fields if is_side_effect_only(field) or _is_known_by_content(field)}
         return self.model_dump(mode="json", exclude=volatile)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A key whose value does not go with others: the values and the reason, and what to write instead."""
+
+    key: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}" if self.fix else self.what
+
+
+class ConflictsError(ValueError):
+    """All conflicts of one table."""
+
+    def __init__(self, found: Sequence[Conflict]) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = found
 
 
 def side_effect_only() -> dict[str, Any]:
@@ -55,6 +86,10 @@ def problems(error: ValidationError, settings: type[BaseModel]) -> list[tuple[st
     """Return `(key, message)` for each problem pydantic found, in words a user can act on."""
     found = []
     for item in error.errors():
+        raised = item.get("ctx", {}).get("error")
+        if isinstance(raised, ConflictsError):
+            found += [(conflict.key, str(conflict)) for conflict in raised.found]
+            continue
         key = ".".join(str(part) for part in item["loc"])
         found.append((key, _message(item["type"], item["msg"], item.get("input"), key, settings)))
     return found

@@ -3,13 +3,13 @@
 It may be given in full, by name (`preset`), by one number (`from_depth`), or by a `config.json`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from caslon.errors import UserError
 from caslon.model import config_json
-from caslon.settings import nearest
+from caslon.settings import Conflict, nearest
 
 Family = Literal["gpt2", "llama", "qwen3", "mixtral"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -222,57 +222,88 @@ def _head_dim(width: int, heads: int | None) -> int:
     return HEAD_DIM if width >= SMALL_WIDTH else SMALL_HEAD_DIM
 
 
+class ShapeError(UserError):
+    """A shape that cannot be built; `found` names every part that does not fit, with the nearest values that do."""
+
+    def __init__(self, found: Sequence[Conflict]) -> None:
+        alone = len(found) == 1
+        what = found[0].what if alone else f"{len(found)} parts do not fit: " + " | ".join(map(str, found))
+        super().__init__(what, fix=(found[0].fix or None) if alone else None)
+        self.found = found
+
+
 def _check(config: DecoderConfig) -> None:
     """Refuse shapes that cannot be built, with the nearest ones that can."""
+    if found := list(_too_small(config)) or [*_misfits(config), *_expert_misfits(config)]:
+        raise ShapeError(found)
+
+
+def _too_small(config: DecoderConfig) -> Iterator[Conflict]:
     positive = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
     for name in (*positive, "num_key_value_heads", "head_dim", "intermediate_size"):
         if getattr(config, name) < 1:
-            raise UserError(f"{name} must be at least 1, not {getattr(config, name)}")
-    heads, width = config.num_attention_heads, config.hidden_size
+            yield Conflict(name, f"{name} must be at least 1, not {getattr(config, name)}")
+
+
+def _misfits(config: DecoderConfig) -> Iterator[Conflict]:
+    heads, width, keys = config.num_attention_heads, config.hidden_size, config.num_key_value_heads
     if config.family == "gpt2" and heads * config.head_dim != width:
-        raise UserError(
+        yield Conflict(
+            "num_attention_heads",
             f"{heads} heads of {config.head_dim} do not make up the width {width}",
-            fix=f"numbers of heads that divide {width}: {_nearest_divisors(width, heads)}",
+            f"numbers of heads that divide {width}: {_nearest_divisors(width, heads)}",
         )
-    if config.family == "gpt2" and config.num_key_value_heads != heads:
-        raise UserError("GPT-2 has as many key-value heads as heads", fix="use family 'llama' or 'qwen3' for fewer")
-    if heads % config.num_key_value_heads:
-        raise UserError(
-            f"{config.num_key_value_heads} key-value heads do not divide {heads} heads",
-            fix=f"numbers that do: {_nearest_divisors(heads, config.num_key_value_heads)}",
+    if config.family == "gpt2" and keys != heads:
+        yield Conflict(
+            "num_key_value_heads",
+            "GPT-2 has as many key-value heads as heads",
+            "use family 'llama' or 'qwen3' for fewer",
+        )
+    elif heads % keys:
+        yield Conflict(
+            "num_key_value_heads",
+            f"{keys} key-value heads do not divide {heads} heads",
+            f"numbers that do: {_nearest_divisors(heads, keys)}",
         )
     if config.is_rotary and config.head_dim % 2:
-        raise UserError(
+        yield Conflict(
+            "head_dim",
             f"the head size {config.head_dim} is odd; rotary positions turn pairs",
-            fix=f"use {config.head_dim - 1} or {config.head_dim + 1}",
+            f"use {config.head_dim - 1} or {config.head_dim + 1}",
         )
     if config.hidden_act not in ACTIVATIONS or (config.is_gated and config.hidden_act != "silu"):
         known = ("silu",) if config.is_gated else tuple(name for name in ACTIVATIONS if name != "silu")
-        raise UserError(
+        yield Conflict(
+            "hidden_act",
             f"activation {config.hidden_act!r} is not computed in family {config.family!r}",
-            fix=f"known: {', '.join(known)}",
+            f"known: {', '.join(known)}",
         )
     for name in ("dropout", "router_jitter_noise"):
         if not 0.0 <= getattr(config, name) < 1.0:
-            raise UserError(f"{name} must lie in [0, 1), not {getattr(config, name)}")
-    _check_experts(config)
+            yield Conflict(name, f"{name} must lie in [0, 1), not {getattr(config, name)}")
 
 
-def _check_experts(config: DecoderConfig) -> None:
+def _expert_misfits(config: DecoderConfig) -> Iterator[Conflict]:
     experts, chosen = config.num_local_experts, config.num_experts_per_tok
     if not config.has_experts:
         if experts or chosen:
-            raise UserError(
-                f"family {config.family!r} has no experts", fix="use family 'mixtral', or leave the keys out"
+            yield Conflict(
+                "num_local_experts",
+                f"family {config.family!r} has no experts",
+                "use family 'mixtral', or leave the keys out",
             )
         return
     if not 1 <= chosen <= experts:
-        raise UserError(f"a token cannot pass through {chosen} of {experts} experts", fix=f"use 1 to {max(1, experts)}")
+        yield Conflict(
+            "num_experts_per_tok",
+            f"a token cannot pass through {chosen} of {experts} experts",
+            f"use 1 to {max(1, experts)}",
+        )
     if config.bias:
-        raise UserError("Mixtral's attention has no biases", fix="leave the key `bias` out, or use family 'llama'")
+        yield Conflict("bias", "Mixtral's attention has no biases", "leave the key `bias` out, or use family 'llama'")
     for name in ("router_aux_loss_coef", "expert_capacity_factor"):
         if getattr(config, name) < 0:
-            raise UserError(f"{name} must not be negative, but is {getattr(config, name)}")
+            yield Conflict(name, f"{name} must not be negative, but is {getattr(config, name)}")
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:

@@ -4,18 +4,19 @@ A shape is given by one dial (`depth`) or by name (`preset`); every other key ch
 keys are left out, so that whatever reads the table sees its values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from caslon import settings
 from caslon.errors import UserError
-from caslon.model.config import PRESETS, DecoderConfig, Family, PresetName, preset_shape
+from caslon.model.config import PRESETS, DecoderConfig, Family, PresetName, ShapeError, preset_shape
 from caslon.model.size import parameter_counts
 from caslon.stages.stage import PlanRow
 
 K_QUANT_BLOCK = 256  # weights that share a scale in llama.cpp's K-quants
+ANY_SIZE = 256  # of vocabulary and context, where only the other parts of a shape are looked at
 _KEYS = {
     "num_hidden_layers": "depth",
     "max_position_embeddings": "context",
@@ -68,6 +69,14 @@ class ShapeSettings(ExpertSettings):
         shape = preset_shape(data["preset"], data.get("family"))
         filled = {_KEYS.get(name, name): value for name, value in shape.items()}
         return {**{key: value for key, value in filled.items() if key in cls.model_fields}, **data}
+
+    def conflicts(self) -> Iterator[settings.Conflict]:
+        """Yield every part of the shape that does not fit the others."""
+        yield from super().conflicts()
+        try:
+            decoder_config(self, self.pad_vocab_to or ANY_SIZE, ANY_SIZE)
+        except ShapeError as error:
+            yield from error.found
 
 
 def decoder_config(chosen: ShapeSettings, vocab_size: int, context: int) -> DecoderConfig:

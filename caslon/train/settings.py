@@ -1,11 +1,12 @@
 """The keys of a training table. Imports no torch, so that a recipe is checked in no time."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from caslon.observe.tracking import TrackerName
-from caslon.settings import Settings, side_effect_only
+from caslon.settings import Conflict, Settings, side_effect_only
 from caslon.train.schedule import ScheduleName
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -39,17 +40,22 @@ class OptimizationSettings(Settings):
     clip: float = Field(1.0, gt=0, description="largest global gradient norm")
     on_nan: Literal["skip", "stop"] = Field("skip", description="what to do with a step that is not finite")
 
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> "OptimizationSettings":
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield what does not go together: micro-batches that are no whole part of a batch, a warm-up as long as the run."""
+        yield from super().conflicts()
         if self.batch and self.micro_batch and self.batch % self.micro_batch:
-            fits = [size for size in range(1, self.batch + 1) if self.batch % size == 0]
-            raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide batch {self.batch}; these do: "
-                + ", ".join(map(str, fits))
+            fits = [str(size) for size in range(1, self.batch + 1) if self.batch % size == 0]
+            yield Conflict(
+                "micro_batch",
+                f"micro_batch = {self.micro_batch} does not divide batch = {self.batch}",
+                f"these do: {', '.join(fits)}",
             )
         if self.steps and self.warmup_steps and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.steps} at the full rate")
-        return self
+            yield Conflict(
+                "warmup_steps",
+                f"warmup_steps = {self.warmup_steps} leaves no step of {self.steps} at the full rate",
+                f"use at most {self.steps - 1}",
+            )
 
 
 class UpkeepSettings(Settings):

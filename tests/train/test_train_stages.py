@@ -103,7 +103,7 @@ def test_what_is_set_by_hand_wins(tokens_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 4, "micro_batch": 3}, "does not divide batch 4"),
+        ({"batch": 4, "micro_batch": 3}, "does not divide batch = 4"),
         ({"steps": 5, "warmup_steps": 5}, "leaves no step"),
         ({"family": "mamba"}, "gpt2"),
         ({"stepz": 5}, "stepz"),
