@@ -35,9 +35,9 @@ def forecast_on(
     Where three steps take seconds and fit into memory, they are timed here, unless that is not allowed.
     """
     if device == THIS:
-        rate, room, precision, reason = _here(chosen, config, what, document_masking, may_measure)
+        rate, room, precision, reason, on_cpu = _here(chosen, config, what, document_masking, may_measure)
     else:
-        rate, room, precision, reason = _there(chosen, device_named(device))
+        rate, room, precision, reason, on_cpu = *_there(chosen, device_named(device)), False
     return make_forecast(
         config,
         what,
@@ -46,6 +46,7 @@ def forecast_on(
         document_masking=document_masking,
         available_bytes=room,
         rate=rate,
+        on_cpu=on_cpu,
         data_tokens=data_tokens,
         price_per_hour=chosen.price_per_hour if price_per_hour is None else price_per_hour,
     )
@@ -61,7 +62,7 @@ def _there(chosen: DeviceSettings, device: Device) -> tuple[Rate, int, str, str]
 
 def _here(
     chosen: DeviceSettings, config: DecoderConfig, what: TrainPlan, document_masking: bool, may_measure: bool
-) -> tuple[Rate, int, str, str]:
+) -> tuple[Rate, int, str, str, bool]:
     from caslon.train.peak import free_bytes, peak_of
     from caslon.train.precision import choose_compute
     from caslon.train.timed_steps import RUNS, seconds_of_step
@@ -83,7 +84,7 @@ def _here(
     ):
         step = seconds_of_step(config, what, compute, document_masking)
         rate = Rate(what.tokens_per_step * work / step, f"three timed steps: {step * 1e3:.3g} ms each")
-    return rate, room, compute.precision, compute.reason
+    return rate, room, compute.precision, compute.reason, compute.device.type == "cpu"
 
 
 def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast) -> list[PlanRow]:

@@ -22,6 +22,10 @@ from caslon.train.plan import FORWARD_SHARE, TOKENS_PER_PARAMETER, TrainPlan
 MANY_EPOCHS = 4  # beyond, repeated data teach little: arXiv:2305.16264
 FEW_TOKENS_SHARE = 0.5  # of TOKENS_PER_PARAMETER: below, a smaller model trained longer would be better
 MOST_PROCESSES = 1024
+LOSS_CHUNK_TOKENS = {
+    "cpu": 512,
+    "cuda": 8192,
+}  # tokens whose logits exist at once: those of `objectives/`, where torch is
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,12 @@ def make_forecast(
     document_masking: bool,
     available_bytes: int,
     rate: Rate,
+    on_cpu: bool = False,
     data_tokens: int | None = None,
     price_per_hour: float | None = None,
 ) -> Forecast:
     """Return the forecast of a run. `available_bytes` is what training may fill on one device."""
-    needs = _Needs(config, plan, precision, document_masking)
+    needs = _Needs(config, plan, precision, document_masking, on_cpu)
     memory = needs.memory(plan.micro_batch)
     tokens = plan.steps * plan.tokens_per_step
     flop = flop_per_token(config, plan.context) * tokens
@@ -139,6 +144,7 @@ class _Needs:
     plan: TrainPlan
     precision: str
     document_masking: bool
+    on_cpu: bool
 
     def memory(self, micro_batch: int, *, checkpoint_every: int = 0, processes: int = 1) -> TrainingMemory:
         whole = training_memory(
@@ -148,6 +154,7 @@ class _Needs:
             optimizer=self.plan.optimizer,
             checkpoint_every=checkpoint_every or self.plan.checkpoint_every,
             document_masking=self.document_masking,
+            loss_chunk=LOSS_CHUNK_TOKENS["cpu" if self.on_cpu else "cuda"],
             activation_bytes=4 if self.precision == "fp32" else 2,
         )
         if processes == 1:
