@@ -23,6 +23,7 @@ from caslon.commands import (
     models,
     recipes,
     results,
+    scale,
     tokenizer,
     tokenizer_compare,
     tokenizer_use,
@@ -47,6 +48,7 @@ app.add_typer(models.app)
 app.command("import")(model_files.import_checkpoint)
 app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(scale.app, name="scale")
 corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)
 corpus.app.add_typer(corpus_sources.app, name="sources")
