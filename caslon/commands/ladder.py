@@ -91,6 +91,42 @@ def write(
     print_json({"prompt": prompt, "text": written}) if as_json else say(prompt.lstrip("\n") + written)
 
 
+@app.command()
+def classify(
+    train: Annotated[Path, typer.Argument(help="labelled texts to learn from", metavar="TRAIN", show_default=False)],
+    test: Annotated[Path, typer.Argument(help="others, to be judged by", metavar="TEST", show_default=False)],
+    epochs: Annotated[int, typer.Option(help="times the networks read each text", min=1)] = 4,
+    seed: SeedOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the older text classifiers and print what each gets right among unseen texts, beside the majority.
+
+    A file holds JSON lines with "text" and "label" (.jsonl), or lines that begin with their label; .gz is read too.
+    """
+    import tempfile
+
+    from caslon.ladder.classify import classify
+    from caslon.ladder.labelled import labelled_texts
+    from caslon.observe.console import ConsoleDisplay
+    from caslon.observe.events import EventLog
+
+    texts, unseen = labelled_texts(train), labelled_texts(test)
+    with tempfile.TemporaryDirectory() as folder, ConsoleDisplay() as display, EventLog(None, (display,)) as events:
+        found = classify(texts, unseen, Path(folder), events, epochs=epochs, seed=seed)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("classifier", "accuracy", "right", "of", "holds", "training"),
+        (
+            (item["classifier"], f"{item['accuracy']:.4f}", item["right"], found["test_texts"],
+             f"{item['numbers']:,} {item['holds']}", f"{item['train_seconds']:.1f} s")
+            for item in found["classifiers"]
+        ),
+    )  # fmt: skip
+    say("accuracy is that on texts no classifier has learnt from; the majority knows no words at all")
+
+
 def _shown(rung: Any) -> tuple[object, ...]:
     from caslon.ladder.page import row
 

@@ -8,13 +8,15 @@ Legend: `B` rows, `T` bytes of a row, `D` width, `E` embedding width, `K` bytes 
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from caslon.ladder.rung import SYMBOLS
+
+N = TypeVar("N", bound=nn.Module)
 
 NOTHING = SYMBOLS  # the embedding that stands for places before the first byte
 
@@ -60,13 +62,15 @@ class Recurrent(ByteNetwork):
     def __init__(self, kind: Callable[..., nn.Module], embedding_width: int, width: int) -> None:
         super().__init__(embedding_width, width)
         self.recurrent = kind(embedding_width, width, batch_first=True)
+        if isinstance(self.recurrent, nn.LSTM):  # remember at first; arXiv:1412.3555 and Gers et al. 2000
+            nn.init.ones_(dict(self.recurrent.named_parameters())["bias_ih_l0"][width : 2 * width])
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the hidden states `[B, T, D]` for ids `[B, T]`, from an empty state at the beginning of each row."""
         return cast(Tensor, self.recurrent(self.embed_tokens(ids))[0])
 
 
-def built(make: Callable[[], ByteNetwork], seed: int) -> ByteNetwork:
+def built(make: Callable[[], N], seed: int) -> N:
     """Return a network whose weights come from the seed; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -6,16 +6,15 @@ byte costs depends on the bytes before it alone, so the probabilities of all tex
 Legend: `B` windows, `T` bytes of a window.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from caslon.ladder.loop import loop_plan, train_by_loop
 from caslon.ladder.networks import ByteNetwork, MultilayerPerceptron, Recurrent, built
 from caslon.ladder.next_byte import NextByte
 from caslon.ladder.rung import SYMBOLS, Floats
@@ -23,12 +22,7 @@ from caslon.model.config import DecoderConfig, Family
 from caslon.model.decoder import Decoder
 from caslon.observe.events import EventLog
 from caslon.train.batches import Documents, WindowBatches
-from caslon.train.checkpoint import Checkpoints
 from caslon.train.objectives import NextToken
-from caslon.train.plan import Defaults, TrainPlan, make_plan
-from caslon.train.precision import choose_compute
-from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
-from caslon.train.trainer import Trainer
 
 Kind = Literal["mlp", "rnn", "lstm", "gpt2", "llama"]
 
@@ -91,22 +85,24 @@ def network(settings: NetworkSettings) -> nn.Module:
 
 def train_network(text: bytes, settings: NetworkSettings, folder: Path, events: EventLog) -> "NetworkModel":
     """Return the model trained on a text; `folder` is used for the loop's checkpoints and removed."""
-    shutil.rmtree(folder, ignore_errors=True)
     module = network(settings)
     if len(text) > settings.context:
-        plan = training_plan(settings)
-        trainer = Trainer(
-            plan,
-            cast(Decoder, module),  # the loop asks a decoder for nothing that these networks lack
+        train_by_loop(
+            module,
             NextByte() if isinstance(module, ByteNetwork) else NextToken(),
             WindowBatches(as_document(text), settings.context, settings.seed),
-            checkpoints=Checkpoints(folder, plan.keep, events.warn),
-            events=events,
-            compute=choose_compute(DeviceSettings(precision=settings.precision, compilation="off")),
-            save_model=lambda _decoder, path, _facts: save_weights(path, module),
+            loop_plan(
+                steps=settings.steps,
+                batch=settings.batch,
+                context=settings.context,
+                learning_rate=settings.learning_rate,
+                optimizer=settings.optimizer,
+                seed=settings.seed,
+            ),
+            folder,
+            events,
+            precision=settings.precision,
         )
-        trainer.run()
-        shutil.rmtree(folder)
     return NetworkModel(cast(Network, module.eval()), settings.context)
 
 
@@ -114,36 +110,6 @@ def as_document(text: bytes) -> Documents:
     """Return a text as one document of byte values."""
     ids = np.frombuffer(text, dtype=np.uint8)
     return Documents(ids, np.array([0, ids.size], dtype=np.int64), end_id=START)
-
-
-def save_weights(folder: Path, module: nn.Module) -> None:
-    """Write a network's weights for the loop's checkpoint."""
-    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model.safetensors")
-
-
-def training_plan(settings: NetworkSettings) -> TrainPlan:
-    """Return the loop's plan: warm-up over a tenth, then a cosine to nothing."""
-    optimization = OptimizationSettings(
-        steps=settings.steps,
-        batch=settings.batch,
-        context=settings.context,
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=0.01,
-        min_rate_ratio=0.02,
-        on_nan="stop",
-    )
-    defaults = Defaults(
-        context=settings.context,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        steps=lambda _: settings.steps,
-        steps_why="the rung's",
-        why="the rung's",
-        warmup_share=0.07,
-    )
-    plan, _ = make_plan(optimization, UpkeepSettings(eval_every=settings.steps, keep=1), defaults, seed=settings.seed)
-    return plan
 
 
 @dataclass(frozen=True)
