@@ -9,6 +9,7 @@ Shapes: `B` sequences, `T` tokens, `N` = B T, `D` width, `H` query heads, `K` ke
 `E` experts, `k` experts of a token.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from caslon.model.attention import Attend, causal
 from caslon.model.config import DecoderConfig
 from caslon.model.experts import Routing, by_expert, expert_capacity, jittered, route
 
+GELU_LINEAR = 2 * (2 / math.pi) ** 0.5  # tanh(u) = 2 sigmoid(2 u) - 1
+GELU_CUBIC = 0.044715 * GELU_LINEAR
 INITIAL_STD = 0.02  # GPT-2
 # A row of a float32 matrix product is the same, bit for bit, in every product of 4, 8, 12, ... rows, and may differ below (CPU).
 ROW_MULTIPLE = 4
@@ -29,10 +32,21 @@ Rotation = tuple[Tensor, Tensor]  # cosines and sines, each [B or 1, T, 1, C/2]
 Record = Callable[[Routing], None]
 """Is given the routing of each layer of a mixture, in order: `routings.append`, for one."""
 
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """Return GELU in the tanh form of GPT-2 (arXiv:1606.08415, section 2)."""
+    if (
+        torch.compiler.is_compiling() and x.device.type == "cpu"
+    ):  # the same function; its code has a fast exp, no fast tanh
+        wide = x.float()
+        return (wide * torch.sigmoid(wide * (GELU_LINEAR + GELU_CUBIC * wide * wide))).to(x.dtype)
+    return F.gelu(x, approximate="tanh")
+
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -110,9 +124,17 @@ class _CpuRMSNorm(torch.autograd.Function):
         return to_x.add_(mean).to(narrow.dtype), to_weight, None, None
 
 
+class LayerNorm(nn.LayerNorm):
+    """A layer norm, computed in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised tensor, in the dtype that matrix products take."""
+        return super().forward(x).to(_product_dtype(x))
+
+
 def _norm(config: DecoderConfig) -> nn.Module:
     if config.family == "gpt2":
-        return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=bool(config.bias))
+        return LayerNorm(config.hidden_size, eps=config.norm_eps, bias=bool(config.bias))
     return RMSNorm(config.hidden_size, config.norm_eps)
 
 

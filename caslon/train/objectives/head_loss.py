@@ -13,8 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# On a CPU at 4,096 words 8 MB of logits in float32; larger chunks were no faster. A GPU wants products large enough to fill it.
-LOSS_CHUNK_TOKENS = {"cpu": 512, "cuda": 8192}
+CPU_CHUNK_TOKENS = 512  # at 4,096 words 8 MB of logits in float32: they stay in the cache
+WIDE_CPU_CHUNK_TOKENS = (
+    2048  # from WIDE on the weight's gradient, added up chunk by chunk, moves more memory than the logits
+)
+WIDE = 768
+CUDA_CHUNK_TOKENS = 8192  # products large enough to fill a GPU
 SMALLEST_SHARE = torch.finfo(torch.float32).tiny  # keeps the logarithm finite
 
 
@@ -25,12 +29,19 @@ def head_loss(
 
     `z_loss` times the squared logarithm of the softmax's denominator adds its gradient, not its value (arXiv:2204.02311).
     """
-    chunk = chunk_tokens or LOSS_CHUNK_TOKENS[hidden.device.type]
+    chunk = chunk_tokens or _chunk_tokens(hidden)
     if hidden.requires_grad:
         total: Tensor = HeadCrossEntropy.apply(hidden, weight, targets, chunk, z_loss)  # type: ignore[no-untyped-call]
         return total, {}
     total, right = _measured(hidden, weight, targets, chunk)
     return total, {"correct": right}
+
+
+def _chunk_tokens(hidden: Tensor) -> int:
+    """Return for how many of the states `[N, D]` logits are made at once."""
+    if hidden.device.type == "cuda":
+        return CUDA_CHUNK_TOKENS
+    return WIDE_CPU_CHUNK_TOKENS if hidden.shape[1] >= WIDE else CPU_CHUNK_TOKENS
 
 
 def hidden_is_half(device: str) -> bool:
@@ -57,7 +68,7 @@ class HeadCrossEntropy(torch.autograd.Function):
         """Return the summed nats (float32), of a target at most those of the smallest probability: 87."""
         kind = hidden.device.type
         compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        to_weight = torch.zeros_like(weight)
+        to_weight = None
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(kind, enabled=False):
             states, head = hidden.to(compute), weight.to(compute)
@@ -76,12 +87,13 @@ class HeadCrossEntropy(torch.autograd.Function):
                     chosen = shares[places]
                 shares[places] = chosen - 1.0  # now the gradient of the logits
                 torch.mm(shares, head, out=to_states[part])
-                to_weight += shares.T @ states[part]
-        ctx.save_for_backward(to_states.to(hidden.dtype), to_weight)
+                added = shares.T @ states[part]
+                to_weight = added.to(weight.dtype) if to_weight is None else to_weight.add_(added)
+        ctx.save_for_backward(to_states.to(hidden.dtype), torch.zeros_like(weight) if to_weight is None else to_weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, Tensor, None, None, None]:
-        """Return the stored gradients times the upstream one."""
+        """Return the stored gradients times the upstream one; the large one in place, since it is asked for once."""
         states, weight = ctx.saved_tensors
-        return states * upstream[0], weight * upstream[0], None, None, None
+        return states * upstream[0], weight.mul_(upstream[0]), None, None, None
