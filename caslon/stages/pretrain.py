@@ -1,34 +1,47 @@
-"""`[pretrain]`: trains a decoder from nothing on the token files of the tokenizer stage.
+"""`[pretrain]`: trains a model from nothing on the token files of the tokenizer stage, for the objective its family needs.
 
 One dial, `depth`, sets the shape; batch, learning rate and number of tokens follow from the shape. Each derived value may be set
 by hand, and `caslon plan` says of each where it came from.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from caslon import settings
 from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
-from caslon.model.size import flop_per_token, parameter_counts
+from caslon.model.encoder_config import EncoderConfig, EncoderDecoderConfig
+from caslon.model.size import flop_per_token
 from caslon.stages.costs import advice_rows, cost_rows, forecast_on, tell
-from caslon.stages.shape import ShapeSettings, decoder_config, shape_rows, shape_warnings
+from caslon.stages.shape import (
+    AnyConfig,
+    ShapeSettings,
+    architecture_of,
+    counts_of,
+    encoder_rows,
+    model_config,
+    shape_rows,
+    shape_warnings,
+)
 from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
 from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.settings import TokenizerSettings
 from caslon.tokenizer.token_files import META_FILE
 from caslon.train.dataset import OWN, TOKENS_FOLDER, Packing, mixture_folder, open_data
+from caslon.train.objective_kinds import Material, objective_kind, objective_options, refuse_other_architecture
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
 from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
+    from caslon.model.transformers_model import TransformersModel
     from caslon.tokenizer.tokenizer import Tokenizer
     from caslon.train.extras import Outcome, Sampler
-    from caslon.train.precision import Compute
 
 VERSION = 2
 READS: Sequence[str] = ("tokens",)
@@ -42,12 +55,46 @@ SMALLEST_BATCH_TOKENS = 2048
 class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings):
     """The shape of the model, how it is trained, and what happens beside that."""
 
+    objective: str = Field("lm", description="what is learnt: lm, mlm (for bert) or seq2seq (for t5)")
+    objective_options: dict[str, Any] = Field({}, description="the objective's own keys")
+    loss_chunk: int | None = Field(
+        None, ge=1, description="tokens whose logits are in memory at once; what suits the device by default"
+    )
+    z_loss: float = Field(0.0, ge=0, description="weight of the squared logarithm of the softmax's denominator")
     packing: Packing = Field("packed", description="all text once an epoch, or random windows")
     mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description='weights by data set: "tokens" for the recipe\'s own, or the folder of another tokenizer stage'
     )
     doc_mask: bool = Field(True, description="whether attention stops at the borders of documents")
     tokens_per_parameter: float = Field(TOKENS_PER_PARAMETER, gt=0, description="sets `steps` when that is left out")
+
+    def conflicts(self) -> Iterator[settings.Conflict]:
+        """Yield where objective, family and their keys do not go together."""
+        yield from super().conflicts()
+        try:
+            refuse_other_architecture(self.objective, self.family, architecture_of(self.family))
+        except UserError as error:
+            yield settings.Conflict("objective", error.what, error.fix or "")
+            return
+        try:
+            self.options()
+        except UserError as error:
+            yield settings.Conflict("objective_options", error.what)
+        if objective_kind(self.objective).learns_from != "text":
+            yield settings.Conflict(
+                "objective", f"objective '{self.objective}' learns from conversations", "use [finetune]"
+            )
+        if not self.masks_documents and self.doc_mask and "doc_mask" in self.model_fields_set:
+            yield settings.Conflict("doc_mask", f"family '{self.family}' has no document masks", "leave doc_mask out")
+
+    def options(self) -> settings.Settings:
+        """Return the objective's options, checked."""
+        return objective_options(self.objective, self.objective_options)
+
+    @property
+    def masks_documents(self) -> bool:
+        """Whether attention stops at the borders of documents."""
+        return self.doc_mask and architecture_of(self.family) != "encoder-decoder"
 
 
 def sources(settings: Settings, base: Path) -> list[Path]:
@@ -60,8 +107,10 @@ def plan(context: PlanContext) -> list[PlanRow]:
     chosen: Settings = context.settings
     split = _split_if_there(context, "train")
     vocab_size = split.vocab_size if split else _planned_vocab_size(context)
-    config = decoder_config(chosen, vocab_size, defaults_for(chosen, vocab_size).context)
     what, origins = train_plan(chosen, vocab_size, context.seed)
+    config = _config(chosen, vocab_size, what.context)
+    if not isinstance(config, DecoderConfig):
+        return _encoder_plan(chosen, config, what, origins, split)
     forecast = forecast_on(
         context.device,
         context.price_per_hour,
@@ -83,13 +132,31 @@ def plan(context: PlanContext) -> list[PlanRow]:
     return [*rows, *advice_rows(forecast)]
 
 
+def _encoder_plan(
+    chosen: Settings,
+    config: EncoderConfig | EncoderDecoderConfig,
+    what: TrainPlan,
+    origins: Origins,
+    split: TokenSplit | None,
+) -> list[PlanRow]:
+    """Return the rows of a family whose memory and time nobody foretells."""
+    tokens = what.steps * what.tokens_per_step
+    rows = [
+        PlanRow("objective", chosen.objective, "", "setting"),
+        *encoder_rows(chosen, config),
+        *_training_rows(what, origins),
+        PlanRow("tokens per parameter", round(tokens / config.counts().trained, 2), "", "computed"),
+        PlanRow("training", config.flop_per_token(what.context) * tokens, "FLOP", "computed"),
+    ]
+    return [*rows, PlanRow("epochs", round(tokens / len(split.ids), 2), "", "computed")] if split else rows
+
+
 def run(context: StageContext) -> dict[str, Any]:
     """Train to the last step, going on from where an earlier call was stopped; the best model is left in `model/`."""
-    from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
-    from caslon.train.extras import Extras
+    from caslon.train.extras import LESS_MEMORY, Extras
     from caslon.train.memory import memory_advice
-    from caslon.train.objectives import NextToken
+    from caslon.train.objectives import CollatedBatches
     from caslon.train.peak import peak_of
     from caslon.train.precision import choose_compute
     from caslon.train.session import rewind_command, train_in_folder
@@ -102,48 +169,82 @@ def run(context: StageContext) -> dict[str, Any]:
     what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
     compute = choose_compute(chosen)
     context.events.note(compute.describe())
-    config = decoder_config(chosen, tokenizer.vocab_size, what.context)
-    forecast = forecast_on(THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=data.tokens)
-    tell(context.events, forecast)
-    for warning in shape_warnings(config):
-        context.events.warn(warning)
-    decoder = Decoder(config)
-    decoder.initialise(context.seed)
-    batches = data.rows("train", chosen.packing, what.context, what.seed, doc_mask=chosen.doc_mask)
-    held_out = data.rows("validation", chosen.packing, what.context, what.seed, doc_mask=chosen.doc_mask)
+    config = _config(chosen, tokenizer.vocab_size, what.context)
+    sample = None
+    if isinstance(config, DecoderConfig):
+        forecast = forecast_on(
+            THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=data.tokens
+        )
+        tell(context.events, forecast)
+        for warning in shape_warnings(config):
+            context.events.warn(warning)
+        sample = continuations(
+            tokenizer, chosen.sample_prompts, chosen.sample_tokens, context=what.context, seed=context.seed
+        )
+    else:
+        compute = replace(compute, compilation="off")  # of decoders only
+    objective = objective_kind(chosen.objective).make(
+        chosen.options(),
+        Material(tokenizer, what.context, what.seed, compute.device, chosen.loss_chunk, chosen.z_loss),
+    )
+    rows = data.rows("train", chosen.packing, what.context, what.seed, doc_mask=chosen.masks_documents)
+    held_out = data.rows("validation", chosen.packing, what.context, what.seed, doc_mask=chosen.masks_documents)
     outcome = train_in_folder(
         context.folder,
         what,
-        decoder,
+        built(config, context.seed),
         tokenizer,
-        NextToken(byte_counts=byte_counts(tokenizer, compute)),
-        batches,
+        objective,
+        CollatedBatches(rows, objective),
         compute=compute,
         events=context.events,
         extras=Extras(
-            validation=fixed_batches(held_out, what.batch, what.eval_batches),
-            training=fixed_batches(batches, what.batch, what.eval_batches),
-            sample=continuations(
-                tokenizer, chosen.sample_prompts, chosen.sample_tokens, context=what.context, seed=context.seed
-            ),
+            validation=fixed_batches(CollatedBatches(held_out, objective), what.batch, what.eval_batches),
+            training=fixed_batches(CollatedBatches(rows, objective), what.batch, what.eval_batches),
+            sample=sample,
             measure=lambda _, step: {
-                f"data/share/{name}": share for name, share in data.shares(step * what.batch, batches).items()
+                f"data/share/{name}": share for name, share in data.shares(step * what.batch, rows).items()
             },
-            lineage={"tokens": context.inputs["tokens"].digest, "config": decoder.config.to_json()},
-            flops_per_token=flop_per_token(decoder.config, what.context),
+            lineage={
+                "tokens": context.inputs["tokens"].digest,
+                "config": config.to_json(),
+                "options": chosen.options().model_dump(),
+            },
+            flops_per_token=_flop_per_token(config, what.context),
             peak=peak_of(compute),
-            chance_loss=math.log(decoder.config.vocab_size),
+            chance_loss=math.log(config.vocab_size),
             recipe=chosen.output_settings(),
-            memory_advice=memory_advice(decoder.config, what.context, what.optimizer),
+            memory_advice=memory_advice(config, what.context, what.optimizer)
+            if isinstance(config, DecoderConfig)
+            else LESS_MEMORY,
             rewind_command=rewind_command(context.folder.parent),
             allow_change=context.allow_change,
         ),
         sidecar={"data": data.dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
     )
-    shares = data.shares(outcome.step * what.batch, batches)
+    shares = data.shares(outcome.step * what.batch, rows)
     if shares:
         context.events.note("rows by data set: " + ", ".join(f"{name} {share:.2%}" for name, share in shares.items()))
-    return _totals(decoder.config, outcome, data.tokens) | ({"data_shares": shares} if shares else {})
+    return _totals(config, outcome, data.tokens) | ({"data_shares": shares} if shares else {})
+
+
+def built(config: AnyConfig, seed: int) -> "Decoder | TransformersModel":
+    """Return an untrained model of a shape, its weights from the seed alone."""
+    from caslon.model.decoder import Decoder
+    from caslon.model.encoder import Encoder
+    from caslon.model.encoder_decoder import EncoderDecoder
+
+    model: Decoder | TransformersModel
+    if isinstance(config, DecoderConfig):
+        model = Decoder(config)
+    else:
+        model = Encoder(config) if isinstance(config, EncoderConfig) else EncoderDecoder(config)
+    model.initialise(seed)
+    return model
+
+
+def _flop_per_token(config: AnyConfig, context: int) -> int:
+    return flop_per_token(config, context) if isinstance(config, DecoderConfig) else config.flop_per_token(context)
 
 
 def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan, Origins]:
@@ -151,11 +252,17 @@ def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan,
     return make_plan(chosen, chosen, defaults_for(chosen, vocab_size), seed=seed)
 
 
+def _config(chosen: Settings, vocab_size: int, context: int) -> AnyConfig:
+    """Return the model's shape, with the heads its objective needs."""
+    next_sentence = bool(getattr(chosen.options(), "next_sentence", False))
+    return model_config(chosen, vocab_size, context, next_sentence=next_sentence)
+
+
 def defaults_for(chosen: Settings, vocab_size: int) -> Defaults:
     """Return what the dial derives: context, batch, rate and tokens from the shape."""
     context = chosen.context or (256 if chosen.depth < 8 else 512 if chosen.depth < 16 else 1024)
-    config = decoder_config(chosen, vocab_size, context)
-    counts = parameter_counts(config)
+    config = model_config(chosen, vocab_size, context)
+    counts = counts_of(config)
     trained = counts.active - counts.positions - (counts.embedding if counts.head else 0)
     tokens = chosen.tokens_per_parameter * trained
     # The batch that still pays grows about as the square root of the tokens seen (arXiv:2505.13738).
@@ -170,15 +277,6 @@ def defaults_for(chosen: Settings, vocab_size: int) -> Defaults:
         why="derived from depth",
         warmup_share=0.05,
     )
-
-
-def byte_counts(tokenizer: "Tokenizer", compute: "Compute") -> Any:
-    """Return a tensor with the bytes of text each id stands for: none for special tokens."""
-    import torch
-
-    special = tokenizer.special_ids
-    sizes = [0 if id in special else len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
-    return torch.tensor(sizes, device=compute.device)
 
 
 def continuations(
@@ -239,9 +337,9 @@ def _training_rows(what: TrainPlan, origins: Origins) -> list[PlanRow]:
     ]
 
 
-def _totals(config: DecoderConfig, outcome: "Outcome", tokens_in_data: int) -> dict[str, Any]:
+def _totals(config: AnyConfig, outcome: "Outcome", tokens_in_data: int) -> dict[str, Any]:
     totals = {
-        "parameters": parameter_counts(config).trained,
+        "parameters": counts_of(config).trained,
         "steps": outcome.step,
         "tokens": outcome.tokens,
         "epochs": round(outcome.tokens / tokens_in_data, 4),

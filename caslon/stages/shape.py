@@ -12,9 +12,30 @@ from pydantic import Field, model_validator
 from caslon import settings
 from caslon.errors import UserError
 from caslon.model.config import PRESETS, DecoderConfig, Family, PresetName, ShapeError, preset_shape
-from caslon.model.size import parameter_counts
+from caslon.model.encoder_config import (
+    ENCODER_FAMILIES,
+    ENCODER_PRESETS,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    EncoderFamily,
+    EncoderPreset,
+    encoder_from_depth,
+)
+from caslon.model.size import ParameterCounts, parameter_counts
 from caslon.stages.stage import PlanRow
 
+AnyConfig = DecoderConfig | EncoderConfig | EncoderDecoderConfig
+DECODERS_ONLY = frozenset(
+    (
+        "num_key_value_heads",
+        "hidden_act",
+        "tie_word_embeddings",
+        "rope_theta",
+        "bias",
+        "pad_vocab_to",
+        "num_local_experts",
+    )
+)
 K_QUANT_BLOCK = 256  # weights that share a scale in llama.cpp's K-quants
 ANY_SIZE = 256  # of vocabulary and context, where only the other parts of a shape are looked at
 _KEYS = {
@@ -40,8 +61,12 @@ class ExpertSettings(settings.Settings):
 class ShapeSettings(ExpertSettings):
     """What the model is made of. A key left out follows from the preset, or from depth and family."""
 
-    preset: PresetName | None = Field(None, description="a shape by name; the keys below change it")
-    family: Family = Field("qwen3", description="gpt2, llama, qwen3 or mixtral")
+    preset: Literal[PresetName, EncoderPreset] | None = Field(
+        None, description="a shape by name; the keys below change it"
+    )
+    family: Literal[Family, EncoderFamily] = Field(
+        "qwen3", description="decoders: gpt2, llama, qwen3, mixtral; an encoder: bert; an encoder-decoder: t5"
+    )
     depth: int = Field(4, ge=1, le=256, description="layers; the one dial")
     hidden_size: int | None = Field(None, ge=8, description="width; 64 per layer by default")
     num_attention_heads: int | None = Field(None, ge=1, description="query heads")
@@ -64,19 +89,66 @@ class ShapeSettings(ExpertSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or data.get("preset") not in PRESETS:
+        if not isinstance(data, Mapping) or data.get("preset") not in {*PRESETS, *ENCODER_PRESETS}:
             return data
-        shape = preset_shape(data["preset"], data.get("family"))
+        shape = _preset_shape(data["preset"], data.get("family"))
         filled = {_KEYS.get(name, name): value for name, value in shape.items()}
         return {**{key: value for key, value in filled.items() if key in cls.model_fields}, **data}
 
     def conflicts(self) -> Iterator[settings.Conflict]:
         """Yield every part of the shape that does not fit the others."""
         yield from super().conflicts()
+        for key in sorted(DECODERS_ONLY & self.model_fields_set) if self.family in ENCODER_FAMILIES else ():
+            yield settings.Conflict(key, f"{key} has no effect on family '{self.family}'", "leave it out")
         try:
-            decoder_config(self, self.pad_vocab_to or ANY_SIZE, ANY_SIZE)
+            model_config(self, self.pad_vocab_to or ANY_SIZE, ANY_SIZE)
         except ShapeError as error:
             yield from error.found
+        except UserError as error:
+            yield settings.Conflict("family", error.what, error.fix or "")
+
+
+def _preset_shape(name: str, family: str | None) -> Mapping[str, Any]:
+    """Return the fields of any preset."""
+    return ENCODER_PRESETS[name] if name in ENCODER_PRESETS else preset_shape(name, family)  # type: ignore[index]
+
+
+def architecture_of(family: str) -> str:
+    """Return what kind of model a family is: a decoder, an encoder or an encoder-decoder."""
+    if family == EncoderConfig.family:
+        return EncoderConfig.architecture
+    return EncoderDecoderConfig.architecture if family == EncoderDecoderConfig.family else "decoder"
+
+
+def model_config(chosen: ShapeSettings, vocab_size: int, context: int, *, next_sentence: bool = False) -> AnyConfig:
+    """Return the shape of a table, of whatever family; `UserError` where its parts do not fit together."""
+    if chosen.family not in ENCODER_FAMILIES:
+        return decoder_config(chosen, vocab_size, context)
+    given = chosen.model_dump(
+        include={"hidden_size", "num_attention_heads", "head_dim", "intermediate_size", "dropout"}
+    )
+    if chosen.family == "bert":
+        given["next_sentence"] = next_sentence
+    return encoder_from_depth(chosen.family, chosen.depth, vocab_size=vocab_size, context=context, **given)
+
+
+def counts_of(config: AnyConfig) -> ParameterCounts:
+    """Return the exact counts of a shape of whatever family."""
+    return parameter_counts(config) if isinstance(config, DecoderConfig) else config.counts()
+
+
+def encoder_rows(chosen: ShapeSettings, config: EncoderConfig | EncoderDecoderConfig) -> list[PlanRow]:
+    """Return the rows of an encoder's or encoder-decoder's shape."""
+    names = ("hidden_size", "num_attention_heads", "head_dim", "intermediate_size")
+    counts = config.counts()
+    return [
+        PlanRow("family", config.family, "", _origin(chosen, "family")),
+        PlanRow("depth", config.num_hidden_layers, "layers", _origin(chosen, "depth")),
+        PlanRow("vocab_size", config.vocab_size, "entries", "the tokenizer"),
+        *(PlanRow(name, getattr(config, name), "", _origin(chosen, name)) for name in names),
+        PlanRow("parameters", counts.trained, "", "computed"),
+        PlanRow("parameters outside the tables", counts.non_embedding, "", "computed"),
+    ]
 
 
 def decoder_config(chosen: ShapeSettings, vocab_size: int, context: int) -> DecoderConfig:
@@ -133,7 +205,7 @@ def _origin(chosen: ShapeSettings, key: str) -> str:
     if value is None:
         return "derived from depth" if chosen.preset is None else "derived from the preset"
     if chosen.preset is not None:
-        shape = preset_shape(chosen.preset, None)
+        shape = _preset_shape(chosen.preset, None)
         if value == {_KEYS.get(name, name): part for name, part in shape.items()}.get(key):
             return f"preset {chosen.preset}"
     return "setting"

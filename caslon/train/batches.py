@@ -40,6 +40,7 @@ class Batch:
     sources: tuple[int, ...]  # documents (or conversations) with a token in here, for messages
     counted: int | None = None  # scored targets, counted before the batch left the CPU: asking a GPU is waiting for it
     document_starts: Tensor | None = None  # [N + 1] places in the flattened rows, likewise; on a GPU only
+    labels: Tensor | None = None  # [B] what is to be said of a whole row
 
     @property
     def target_count(self) -> int:
@@ -50,9 +51,14 @@ class Batch:
         """Yield micro-batches of at most `rows` rows."""
         for start in range(0, self.ids.size(0), rows):
             part = slice(start, start + rows)
-            document_ids = None if self.document_ids is None else self.document_ids[part]
             yield Batch(
-                self.ids[part], self.targets[part], self.scored[part], self.positions[part], document_ids, self.sources
+                self.ids[part],
+                self.targets[part],
+                self.scored[part],
+                self.positions[part],
+                None if self.document_ids is None else self.document_ids[part],
+                self.sources,
+                labels=None if self.labels is None else self.labels[part],
             )
 
     def to(self, device: torch.device) -> "Batch":
@@ -72,6 +78,7 @@ class Batch:
             sources=self.sources,
             counted=self.target_count,
             document_starts=None if self.document_ids is None else moved(document_starts(self.document_ids)),
+            labels=None if self.labels is None else moved(self.labels),
         )
 
 
@@ -148,6 +155,12 @@ def random_order(count: int, *key: int) -> Ints:
     """Return a permutation of `range(count)` drawn from `key` alone, the same with every version of NumPy."""
     raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
     return np.argsort(raw, kind="stable")
+
+
+def uniform(count: int, *key: int) -> NDArray[np.float64]:
+    """Return numbers in [0, 1) drawn from `key` alone, the same with every version of NumPy."""
+    raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from caslon.model.decoder import Decoder
+from caslon.model.folder import ModelFolder
 from caslon.train.batches import Batch
 from caslon.train.peak import Peak
 
@@ -15,6 +18,11 @@ Sampler = Callable[[Decoder, int], Sequence[tuple[str, str]]]
 """`(decoder, step) -> [(prompt, text), ...]`, the same for the same weights."""
 
 
+def decoder_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a decoder's model folder by the names of its parameters."""
+    return ModelFolder.open(folder).load().state_dict()
+
+
 @dataclass(frozen=True)
 class Extras:
     """What the loop does beside learning, passed in by the stage."""
@@ -22,6 +30,7 @@ class Extras:
     validation: Sequence[Batch] = ()
     training: Sequence[Batch] = ()  # measured beside them; without any, the mean since the last evaluation is shown
     sample: Sampler | None = None
+    read_weights: Callable[[Path], dict[str, Tensor]] = decoder_weights  # of a checkpoint
     measure: Callable[[Decoder, int], Mapping[str, float]] | None = None  # more values at an evaluation
     lineage: Mapping[str, Any] = field(default_factory=dict)  # digests that must stay the same when a run is resumed
     flops_per_token: int = 0

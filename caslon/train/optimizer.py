@@ -22,7 +22,10 @@ OptimizerName = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)  # arXiv:2005.14165, appendix B
 EPSILON = 1e-8
 MOMENTUM = 0.95
-EMBEDDINGS = ("embed_tokens", "embed_positions", "wte", "wpe")
+EMBEDDINGS = (
+    "embed_tokens", "embed_positions", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings", "shared",
+    "relative_attention_bias",
+)  # fmt: skip
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # steep at 0: five steps bring every singular value near 1
 MATCH_ADAMW_RMS = 0.2  # AdamW's updates have an RMS of 0.2 to 0.4; arXiv:2502.16982, section 2.2

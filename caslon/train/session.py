@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from caslon.errors import UserError
 from caslon.model.decoder import Decoder
 from caslon.model.folder import save_model_folder
+from caslon.model.transformers_model import TransformersModel
 from caslon.observe.events import EventLog
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batches
@@ -28,7 +30,7 @@ WORKING_FILES = (OPTIMIZER_FILES, STATE_FILE, MANIFEST_FILE)  # patterns
 def train_in_folder(
     folder: Path,
     plan: TrainPlan,
-    decoder: Decoder,
+    decoder: Decoder | TransformersModel,
     tokenizer: Tokenizer,
     objective: Objective,
     batches: Batches,
@@ -45,15 +47,22 @@ def train_in_folder(
     """
     refuse_too_little(batches, plan)
 
-    def save_model(model: Decoder, path: Path, facts: Mapping[str, Any]) -> None:
-        save_model_folder(path, model, tokenizer, sidecar={**sidecar, **facts, "objective": objective.name})
+    def save_model(model: Decoder | TransformersModel, path: Path, facts: Mapping[str, Any]) -> None:
+        known = {**sidecar, **facts, "objective": objective.name}
+        if isinstance(model, TransformersModel):
+            model.save(path, tokenizer, sidecar=known)
+        else:
+            save_model_folder(path, model, tokenizer, sidecar=known)
+
+    if isinstance(decoder, TransformersModel):
+        extras = replace(extras, read_weights=decoder.weights_of)
 
     checkpoints = Checkpoints(
         folder / CHECKPOINTS_FOLDER, plan.keep, events.warn, plan.keep_every, owns=processes.is_first
     )
     trainer = Trainer(
         plan,
-        decoder,
+        cast(Decoder, decoder),  # the loop asks a decoder for nothing that the others lack
         objective,
         batches,
         checkpoints=checkpoints,

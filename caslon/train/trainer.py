@@ -15,7 +15,6 @@ from torch import Tensor
 
 from caslon.errors import CaslonError, Diverged, OutOfMemory, Stopped, StorageError, UserError
 from caslon.model.decoder import Decoder
-from caslon.model.folder import ModelFolder
 from caslon.observe.events import EventLog, Line, Metrics, Resumed, Sample, Timing
 from caslon.train.batches import Batch, Batches
 from caslon.train.checkpoint import Checkpoint, Checkpoints, refuse_changes
@@ -416,7 +415,7 @@ class Trainer:
         identity, allow = self._identity(), self.extras.allow_change
         changes = refuse_changes(state["identity"], identity, checkpoint.path, allow_change=allow)
         tensors = checkpoint.tensors(*self.processes.part)
-        self.processes.load(self.decoder, lambda: ModelFolder.open(checkpoint.path).load().state_dict())
+        self.processes.load(self.decoder, lambda: self.extras.read_weights(checkpoint.path))
         self.optimizer.load(tensors)
         restore_random_states(tensors)
         self.progress = Progress.from_json(state)

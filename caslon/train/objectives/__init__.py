@@ -6,6 +6,15 @@ Objectives are known by name in `objective_kinds`; adding one changes nothing in
 
 from caslon.train.objectives.head_loss import HeadCrossEntropy, hidden_is_half
 from caslon.train.objectives.next_token import NextToken
-from caslon.train.objectives.objective import LossSum, Objective, add_metrics, bits_per_byte
+from caslon.train.objectives.objective import CollatedBatches, LossSum, Objective, add_metrics, bits_per_byte
 
-__all__ = ["HeadCrossEntropy", "LossSum", "NextToken", "Objective", "add_metrics", "bits_per_byte", "hidden_is_half"]
+__all__ = [
+    "CollatedBatches",
+    "HeadCrossEntropy",
+    "LossSum",
+    "NextToken",
+    "Objective",
+    "add_metrics",
+    "bits_per_byte",
+    "hidden_is_half",
+]

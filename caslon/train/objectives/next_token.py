@@ -9,6 +9,7 @@ from torch import Tensor
 from caslon.model.attention import document_attention
 from caslon.model.decoder import Decoder
 from caslon.model.experts import Routing, balance_loss, expert_counts, routing_measures, share_measures
+from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batch
 from caslon.train.objectives.head_loss import head_loss, hidden_is_half
 from caslon.train.objectives.objective import LossSum, bits_per_byte
@@ -77,6 +78,13 @@ class NextToken:
             if "correct" in sums:  # of each expert only when the model is evaluated
                 found |= share_measures(sums["expert_counts"])
         return found
+
+
+def byte_counts(tokenizer: Tokenizer, device: torch.device) -> Tensor:
+    """Return `[V]` the bytes of text each id stands for: none for special tokens."""
+    special = tokenizer.special_ids
+    sizes = [0 if id in special else len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+    return torch.tensor(sizes, device=device)
 
 
 def head_weight(decoder: Decoder) -> Tensor:

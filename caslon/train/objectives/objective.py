@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from caslon.train.batches import Batch
+from caslon.train.batches import Batch, Batches, row_numbers
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ class Objective(Protocol):
     def measures(self, nats: float, count: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return what to report beside the loss, by name, from the sums of loss, targets and metrics over all batches."""
         ...
+
+
+@dataclass(frozen=True)
+class CollatedBatches:
+    """The rows of a data set as an objective takes them."""
+
+    rows: Batches
+    objective: Objective
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """How many rows show every target once."""
+        return self.rows.rows_per_epoch
+
+    def batch(self, step: int, rows: int) -> Batch:
+        """Return the `rows` rows of the 0-based `step`."""
+        return self.objective.collate(self.rows.batch(step, rows), row_numbers(step, rows))
 
 
 def bits_per_byte(nats: float, text_bytes: float) -> float:
