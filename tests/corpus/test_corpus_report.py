@@ -61,6 +61,11 @@ def test_warnings_name_what_a_reader_should_know(tmp_path: Path) -> None:
     _, numbers = made(tmp_path)
     assert any("no known year" in warning for warning in warnings_of(numbers))
     row = {"documents": 10, "rejected": 90, "kept_share": 0.1, "characters": 5, "raw_files": 100}
-    changed = {**numbers, "sources": {"bad": row, "good": {**row, "kept_share": 0.8}}, "rejects": {"step_failed": 2}}
+    changed = {
+        **numbers,
+        "sources": {"bad": row, "good": {**row, "kept_share": 0.8}},
+        "rejects": {"step_failed": 2, "licence_denied": 7},
+    }
     text = " ".join(warnings_of(changed))
-    assert "bad: only 10%" in text and "good: only" not in text and "2 documents made a step fail" in text
+    assert "bad: only 10%" in text and "good: only" not in text
+    assert "2 documents made a step fail" in text and "7 files were left out because of their licence" in text

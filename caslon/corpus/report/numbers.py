@@ -130,6 +130,10 @@ def warnings_of(numbers: Mapping[str, Any]) -> list[str]:
             found.append(f"{source}: only {kept:.0%} of its documents were kept; {low:.0%} to {high:.0%} is usual.")
     if failed := numbers["rejects"].get("step_failed"):
         found.append(f"{failed:,} documents made a step fail; `caslon why ID` shows where.")
+    if slow := numbers["rejects"].get("timeout"):
+        found.append(f"{slow:,} files took more time or memory than `limits` allow.")
+    if denied := numbers["rejects"].get("licence_denied"):
+        found.append(f"{denied:,} files were left out because of their licence.")
     unknown = numbers["period_verdicts"].get("unknown", 0)
     if unknown:
         found.append(f"{unknown:,} documents have no known year and were kept.")
