@@ -59,7 +59,7 @@ def _measures(found: Comparison) -> Section:
         )
     )
     intro = (
-        f"Measured in one run on {texts['texts']:,} texts of {texts['characters']:,} characters "
+        f"Measured in one run on {texts['texts']:,} {'text' if texts['texts'] == 1 else 'texts'} of {texts['characters']:,} characters "
         f"({texts['bytes']:,} bytes, {texts['words']:,} words)."
     )
     return Section("The same texts", blocks, intro)

@@ -162,7 +162,7 @@ def _reject_blocks(found: Survey, numbers: Mapping[str, Any]) -> list[Block]:
         [Series("rejects", [numbers["rejects"][code] for code in codes], codes)],
         kind="bar",
         horizontal=True,
-        x_label="documents (for short_segment: pieces)",
+        y_label="documents (for short_segment: pieces)",
         description="How many documents each reject code took.",
     )
     table = Table(
