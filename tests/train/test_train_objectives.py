@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
-from caslon.model.experts import Routing, balance_loss
+from caslon.model.experts import Routing, layerwise_balance_loss
 from caslon.train.batches import Batch, Row, rows_to_batch
 from caslon.train.objectives import HeadCrossEntropy, NextToken, bits_per_byte
 
@@ -158,7 +158,7 @@ def test_the_balance_loss_adds_its_gradient_and_not_its_value(recompute: int) ->
     assert penalised.sum.item() == plain.sum.item()
     routings: list[Routing] = []
     without(rows.ids, rows.positions, record=routings.append)
-    expected = balance_loss(routings, rows.scored.flatten())
+    expected = layerwise_balance_loss(routings, rows.scored.flatten())
     assert len(routings) == 2
     measures = NextToken().measures(penalised.sum.item(), penalised.count, penalised.metrics)
     assert measures["aux_loss"] == pytest.approx(expected.item(), rel=1e-6)

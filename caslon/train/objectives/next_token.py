@@ -8,7 +8,7 @@ from torch import Tensor
 
 from caslon.model.attention import document_attention
 from caslon.model.decoder import Decoder
-from caslon.model.experts import Routing, balance_loss, expert_counts, routing_measures, share_measures
+from caslon.model.experts import Routing, expert_counts, layerwise_balance_loss, routing_measures, share_measures
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batch
 from caslon.train.objectives.head_loss import head_loss, hidden_is_half
@@ -19,7 +19,7 @@ from caslon.train.objectives.objective import LossSum, bits_per_byte
 class NextToken:
     """Cross-entropy of the next id over the scored targets: `lm` scores all, `sft` the assistant's.
 
-    Where the decoder has experts, its balance loss over the scored tokens adds its gradient.
+    Where the decoder has experts, the balance loss of its layers over the scored tokens adds its gradient.
     """
 
     name: str = "lm"
@@ -56,12 +56,12 @@ class NextToken:
             metrics["bytes"] = self.byte_counts[targets].sum()
         if routings:
             counted = None if is_whole else scored
-            balance = balance_loss(routings, counted)
+            balance = layerwise_balance_loss(routings, counted)
             penalty = decoder.config.router_aux_loss_coef * len(targets) * balance
             total = total + (penalty - penalty.detach())
             metrics["aux_loss"] = balance.detach() * len(targets)
             metrics["expert_counts"] = torch.stack([expert_counts(routing, counted) for routing in routings])
-            metrics["dropped"] = torch.tensor(sum(routing.dropped for routing in routings))
+            metrics["dropped"] = torch.tensor(sum(routing.dropped for routing in routings), device=balance.device)
         return LossSum(total, int(targets.numel()), metrics)
 
     def measures(self, nats: float, count: int, sums: Mapping[str, Tensor]) -> dict[str, float]:
