@@ -58,8 +58,9 @@ def _measures(found: Comparison) -> Section:
             "Perplexity depends on the tokenizer and is not shown: compare models of different tokenizers by bits per byte."
         )
     )
+    count = "one text" if texts["texts"] == 1 else f"{texts['texts']:,} texts"
     intro = (
-        f"Measured in one run on {texts['texts']:,} {'text' if texts['texts'] == 1 else 'texts'} of {texts['characters']:,} characters "
+        f"Measured in one run on {count} of {texts['characters']:,} characters "
         f"({texts['bytes']:,} bytes, {texts['words']:,} words)."
     )
     return Section("The same texts", blocks, intro)

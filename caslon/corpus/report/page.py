@@ -176,7 +176,7 @@ def _reject_blocks(found: Survey, numbers: Mapping[str, Any]) -> list[Block]:
             )
             for code in codes
         ],
-        "All are kept whole in rejects/, with their text: `caslon why ID`.",
+        "All are kept in rejects/, whole where the text may be kept: `caslon why ID`.",
     )
     sources = Table(
         ("source", *codes), [(source, *(row.get(code, 0) for code in codes)) for source, row in by_source.items()]
