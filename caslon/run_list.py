@@ -1,5 +1,6 @@
 """What runs there are, how far they are, and what of them can be deleted."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,14 +27,18 @@ class RunRow:
     status: str
     stages: tuple[str, ...]
     bytes: int
+    val_loss: float | None
     val_bpb: float | None
+    parameters: int | None
+    parent: str | None  # beginning of the digest of the model that the last model was tuned from
     changed: str
 
 
-def run_rows(runs: Path) -> list[RunRow]:
-    """Return all runs below a folder, newest first."""
-    folders = [path for path in runs.glob("*") if (path / "recipe.toml").is_file()]
-    return [_row(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+def run_rows(runs: Path, *, pattern: str = "*", status: str | None = None) -> list[RunRow]:
+    """Return the runs below a folder, newest first: those whose name fits a pattern, of one status if that is given."""
+    folders = [path for path in runs.glob(pattern) if (path / "recipe.toml").is_file()]
+    rows = [_row(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return [row for row in rows if status in (None, row.status)]
 
 
 def key_figures(totals: dict[str, Any]) -> str:
@@ -63,15 +68,29 @@ def collect_garbage(runs: Path, *, delete: bool) -> list[tuple[Path, int]]:
 def _row(folder: Path) -> RunRow:
     stages = [StageFolder.open(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     stages = sorted((s for s in stages if not s.path.name.endswith(PARTIAL)), key=lambda stage: stage.manifest.started)
-    values = [s.manifest.totals["val_bpb"] for s in stages if "val_bpb" in s.manifest.totals]
+    totals = [stage.manifest.totals for stage in stages]
     return RunRow(
         name=folder.name,
         status=_status(folder),
         stages=tuple(stage.path.name for stage in stages),
         bytes=_bytes(folder),
-        val_bpb=values[-1] if values else None,
+        val_loss=_last(totals, "val_loss"),
+        val_bpb=_last(totals, "val_bpb"),
+        parameters=_last(totals, "parameters"),
+        parent=_parent(stages),
         changed=datetime.fromtimestamp(folder.stat().st_mtime).isoformat(sep=" ", timespec="minutes"),
     )
+
+
+def _last(totals: list[dict[str, Any]], name: str) -> Any:
+    return next((each[name] for each in reversed(totals) if name in each), None)
+
+
+def _parent(stages: list[StageFolder]) -> str | None:
+    files = [stage.path / "model" / "caslon.json" for stage in reversed(stages)]
+    found: dict[str, Any] = next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()), {})
+    parent = found.get("parent")
+    return str(parent)[:16] if parent else None
 
 
 def _status(folder: Path) -> str:

@@ -5,7 +5,7 @@ The same figures go to `report.json` beside the page.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from caslon.errors import UserError
 from caslon.evaluate import report as evaluation
 from caslon.folders import MANIFEST, PARTIAL, StageFolder
 from caslon.report.answers import answer_blocks, transcript_block
+from caslon.report.comparison import comparison_page, trained_stages
 from caslon.report.curves import curve_blocks, sample_block, warnings
 from caslon.report.page import (
     Block,
@@ -38,8 +39,11 @@ from caslon.report.page import (
     write_page,
 )
 from caslon.report.page import Path as PathBlock
+from caslon.report.published import published_blocks
 from caslon.report.record import MODEL_FOLDER, environment_section, plan_section, repeat_section
+from caslon.report.training import training_facts
 from caslon.stages.stage import KINDS
+from caslon.train.forecast import MANY_EPOCHS
 
 LOG = "events.jsonl"
 LOOKED_AT_REJECTS = 5_000  # of which examples are taken
@@ -108,6 +112,16 @@ def write_run_report(run_folder: Path) -> Path:
     )
     path = run_folder / "report.html"
     write_page(path, page)
+    return path
+
+
+def write_comparison(run_folders: Sequence[Path], path: Path) -> Path:
+    """Write one page on the trainings of several runs (and its figures as JSON beside it); `UserError` with fewer than two."""
+    runs = trained_stages(run_folders, lambda folder: list(read_run(folder).stages.values()))
+    if len(runs) < 2:
+        raise UserError("there are no two trainings to compare", where=", ".join(map(str, run_folders)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(path, comparison_page(runs))
     return path
 
 
@@ -314,7 +328,10 @@ def _training_sections(run: Run) -> Iterator[Section]:
         log = folder.path / LOG
         levels = _levels(_scores(run)) if kind == "pretrain" else ()
         if blocks := curve_blocks(log, levels):
-            yield Section(f"Training: {name}", blocks)
+            published = (
+                published_blocks(run.folder.resolve().name, folder.manifest.totals) if kind == "pretrain" else []
+            )
+            yield Section(f"Training: {name}", [*training_facts(folder, MANY_EPOCHS), *blocks, *published])
         if texts := sample_block(log):
             yield Section(f"Samples by step: {name}", [texts], intro="The same prompts and seeds at every step.")
         if answers := _read_json(folder.path / "answers.json", {}).get("answers"):

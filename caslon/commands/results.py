@@ -1,6 +1,9 @@
 """Commands about results: explain, why, runs, report, gc."""
 
+import csv
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,41 +70,71 @@ def why(
 
 
 @app.command(name="runs")
-def list_runs(runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def list_runs(
+    pattern: Annotated[str, typer.Argument(help="only runs whose name fits, as in london*", metavar="[PATTERN]")] = "*",
+    status: Annotated[str | None, typer.Option(help="only: finished, unfinished, at work", metavar="STATUS")] = None,
+    runs: RunsOption = RUNS,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print the result as CSV")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List runs with their status, sizes and key figures."""
     from caslon.observe.console import size
     from caslon.run_list import run_rows
 
-    rows = run_rows(runs)
+    rows = run_rows(runs, pattern=pattern, status=status)
     if as_json:
         print_json([row.__dict__ for row in rows])
+        return
+    if as_csv:
+        say(_csv([{**row.__dict__, "stages": " ".join(row.stages)} for row in rows]).rstrip())
         return
     if not rows:
         say(f"no runs in {runs}; start one: caslon run recipes/quickstart.toml")
         return
     print_table(
-        ("run", "status", "stages", "size", "validation bits per byte", "last change"),
+        ("run", "status", "stages", "size", "parameters", "loss", "bits per byte", "parent", "last change"),
         [
-            (row.name, row.status, " ".join(row.stages), size(row.bytes), figure(row.val_bpb), row.changed)
+            (
+                row.name,
+                row.status,
+                " ".join(row.stages),
+                size(row.bytes),
+                figure(row.parameters),
+                figure(row.val_loss),
+                figure(row.val_bpb),
+                row.parent or "",
+                row.changed,
+            )
             for row in rows
         ],
     )
 
 
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 @app.command()
 def report(
-    what: Annotated[Path, typer.Argument(help="a run folder, or its name below runs/", metavar="RUN")],
+    what: Annotated[
+        list[Path], typer.Argument(help="a run folder, or its name below runs/; several are compared", metavar="RUN...")
+    ],
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's HTML report anew and print where it is."""
-    from caslon.run_report import write_run_report
+    """Write a run's HTML report anew and print where it is; of several runs, one page that compares their trainings."""
+    from caslon.run_report import write_comparison, write_run_report
 
-    folder = what if what.is_dir() else runs / what
-    if not folder.is_dir():
-        raise UserError(f"no run at {folder}", fix="see what there is: caslon runs")
-    written = str(write_run_report(folder))
-    print_json({"report": written}) if as_json else say(written)
+    folders = [path if path.is_dir() else runs / path for path in what]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no run at {folder}", fix="see what there is: caslon runs")
+    written = write_run_report(folders[0]) if len(folders) == 1 else write_comparison(folders, runs / "comparison.html")
+    print_json({"report": str(written)}) if as_json else say(str(written))
 
 
 @app.command()
