@@ -103,7 +103,7 @@ def whole(tmp_path) -> Path:
     plan = [
         {"stage": "pretrain", "name": "steps", "value": 40, "unit": "steps", "origin": "setting"},
         {"stage": "pretrain", "name": "training time", "value": 60, "unit": "s", "origin": "estimate"},
-        {"stage": "pretrain", "name": "memory", "value": 1 << 29, "unit": "bytes", "origin": "estimate"},
+        {"stage": "pretrain", "name": "peak memory", "value": 1 << 29, "unit": "bytes", "origin": "estimate"},
         {"stage": "pretrain", "name": "family", "value": "qwen3", "unit": "", "origin": "setting"},
         {"stage": "serve", "name": "port", "value": 8000, "unit": "", "origin": "setting"},
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def test_plan_stands_beside_what_came(whole):
     rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", html, re.S)]
     assert ["pretrain", "steps", "40", "40", "1", "steps"] in rows
     assert ["pretrain", "training time", "60", "90", "1.5", "s"] in rows
-    assert ["pretrain", "memory", "536,870,912", "1,073,741,824", "2", "bytes"] in rows
+    assert ["pretrain", "peak memory", "536,870,912", "1,073,741,824", "2", "bytes"] in rows
     assert ["serve", "port", "8,000", "", "setting"] in rows
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from caslon.observe.events import Metrics, Note, Sample, Timing, metric_values, read_events
 from caslon.report.blocks import Block, Chart, Charts, Level, Samples, SampleText, Series
 
+EXPERT_SHARE = "eval/val_expert_share."  # then layer.expert
 Points = list[tuple[int, float]]
 
 
@@ -30,11 +31,25 @@ def curve_blocks(log: Path, levels: Sequence[Level] = ()) -> list[Block]:
         _chart("Throughput", values, {"train/tokens_per_s": "tokens per second"}, "tokens per second"),
         _chart("Share of the device's peak", values, {"train/mfu": "share"}, "share of peak"),
         _chart("Accuracy on unseen text", values, {"eval/val_accuracy": "next token right"}, "share"),
+        *_expert_charts(values),
         _chart("Validation against training", _gap(values), {"gap": "validation less training"}, "nats per token"),
     ]
     blocks: list[Block] = [chart for chart in large if chart]
     shown = [chart for chart in small if chart]
     return [*blocks, Charts(shown)] if shown else blocks
+
+
+def _expert_charts(values: dict[str, Points]) -> list[Chart | None]:
+    """Return one chart for each layer of experts: which share of the tokens each of them gets."""
+    layers: dict[str, dict[str, str]] = {}
+    for name in values:
+        if name.startswith(EXPERT_SHARE):
+            layer, _, expert = name.removeprefix(EXPERT_SHARE).partition(".")
+            layers.setdefault(layer, {})[name] = f"expert {expert}"
+    return [
+        _chart(f"Use of the experts of layer {layer}", values, names, "share of tokens")
+        for layer, names in layers.items()
+    ]
 
 
 def _chart(

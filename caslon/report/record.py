@@ -11,7 +11,7 @@ from caslon.report.numbers import readable_bytes, readable_seconds
 
 MODEL_FOLDER = "model"
 SECONDS_NAMES = ("time", "seconds", "training time")
-MEMORY_NAMES = ("memory", "peak memory")
+MEMORY_NAMES = ("peak memory",)
 
 Json = dict[str, Any]
 Stages = Mapping[str, StageFolder]  # by name, in the order of work

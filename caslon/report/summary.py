@@ -14,6 +14,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 24
 LOWER_IS_BETTER = ("train/loss", "eval/train_loss", "eval/val_loss", "eval/val_ppl", "eval/val_bpb")
 COUNTERS = frozenset({"train/iter", "train/tokens", "eval/iter", "eval/val_tokens", "train/skipped"})
+PARTS = "expert_share."  # one metric for each expert of each layer: the report draws them
 SPEED = ("train/tokens_per_s", "train/mfu")
 # What a timing of the log was spent on; computing is the time of the steps without the wait for data.
 SPENT = {
@@ -74,7 +75,7 @@ def training_summary(log: Path) -> TrainingSummary | None:
     metrics, timings = metric_values(log), metric_values(log, Timing.kind)
     if "train/loss" not in metrics:
         return None
-    names = [name for name in metrics if name not in COUNTERS]
+    names = [name for name in metrics if name not in COUNTERS and PARTS not in name]
     shown = {name: metrics[name] for name in names} | {name: timings[name] for name in SPEED if name in timings}
     curves = tuple(_curve(name, points) for name, points in shown.items())
     memory = timings.get("train/mem_gb")

@@ -16,6 +16,7 @@ from caslon.train.settings import DeviceSettings
 ASSUMED_SHARE = 0.35  # of a GPU's peak, optimiser included: usual for models of this size
 # Of the matrix-product peak, optimiser included: measured at depth 4 with Muon on two cores (0.48 in fp32, 0.33 in bf16).
 CPU_SHARE = {"fp32": 0.45, "bf16": 0.33, "fp16": 0.33}
+PROGRAM_BYTES = 600_000_000  # of Python and torch with their libraries, measured on Linux
 LONGEST_MEASUREMENT_SECONDS = 4.0
 
 
@@ -97,12 +98,14 @@ def cost_rows(config: DecoderConfig, what: TrainPlan, forecast: Forecast) -> lis
         PlanRow("training", forecast.flop, "FLOP", "computed"),
         *(PlanRow(f"memory: {part}", getattr(memory, part), "bytes", "computed") for part in parts),
         PlanRow("memory", memory.total, "bytes", "estimate, without the program itself"),
+        PlanRow("peak memory", memory.total + PROGRAM_BYTES, "bytes", "estimate, with Python and torch"),
         PlanRow("memory there", forecast.available_bytes, "bytes", "what training may fill"),
         PlanRow("fits", "yes" if forecast.fits else f"no; {forecast.remedy or 'use a smaller model'}", "", "computed"),
         PlanRow("KV cache of a token", kv_cache_bytes_per_token(config), "bytes", "computed, in bf16"),
         PlanRow("checkpoint", forecast.checkpoint_bytes, "bytes", "computed"),
-        PlanRow("training time", round(forecast.training_seconds, 1), "s", forecast.rate.origin),
-        PlanRow("evaluation time", round(forecast.evaluation_seconds, 1), "s", "a third of the work of a step"),
+        PlanRow("time of the steps", round(forecast.training_seconds, 1), "s", forecast.rate.origin),
+        PlanRow("time of evaluations", round(forecast.evaluation_seconds, 1), "s", "a third of the work of steps"),
+        PlanRow("training time", round(forecast.seconds, 1), "s", "both together"),
     ]
     if forecast.cost is not None:
         rows.append(PlanRow("cost", round(forecast.cost, 2), "", f"{forecast.price_per_hour:g} an hour"))
