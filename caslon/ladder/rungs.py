@@ -27,7 +27,7 @@ PHRASES = "spelling and set phrases"
 NETWORKS: dict[str, tuple["Kind", Reach, dict[str, Any]]] = {
     "mlp": ("mlp", Reach(MLP_BYTES, "spelling, similar contexts alike"), {"back": MLP_BYTES}),
     "rnn": ("rnn", Reach(CONTEXT, "yes", "fades within words"), {}),
-    "lstm": ("lstm", Reach(CONTEXT, "yes", "fades within sentences"), {}),
+    "lstm": ("lstm", Reach(CONTEXT, "yes", "fades within sentences"), {"learning_rate": 1e-2}),
     "gpt2": ("gpt2", Reach(CONTEXT, "yes", "yes, within its context"), {}),
     "llama": ("llama", Reach(CONTEXT, "yes", "yes, within its context"), {}),
 }
