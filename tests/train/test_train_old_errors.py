@@ -27,6 +27,7 @@ from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train import gpus
 from caslon.train.batches import Documents, PackedBatches, Row, WindowBatches, rows_to_batch
 from caslon.train.checkpoint import Checkpoint, Checkpoints
+from caslon.train.objective_kinds import refuse_other_architecture
 from caslon.train.objectives import NextToken
 from caslon.train.objectives.objective import bits_per_byte
 from caslon.train.peak import Peak, memory_gb
@@ -305,6 +306,15 @@ def test_a_larger_model_with_worse_validation_is_not_better() -> None:
     told = conclusions([gram, reached("gpt2", 334_080_000, 2.71), reached("llama", 836_736, 2.2)])
     assert "gpt2 (2.7100) does not beat" in told[0]
     assert "llama (2.2000) beats" in told[1]
+
+
+@pytest.mark.promise("pretraining", "old error: masked tokens are never the objective of a causal model")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masked_tokens_on_a_causal_model_are_refused(family: Family) -> None:
+    with pytest.raises(UserError, match="is a decoder") as caught:
+        refuse_other_architecture("mlm", family, "decoder")
+    assert "use 'lm'" in str(caught.value)
+    refuse_other_architecture("lm", family, "decoder")
 
 
 @pytest.mark.promise(
