@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -101,6 +101,7 @@ class Processes:
             yield ShardedProcesses(self.rank, self.world, self.local_rank, store, cpu_offload=cpu_offload)
         else:
             yield replace(self, store=store)
+        self.agree(False)  # the first process may hold the store: it stays until all have heard what it told
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
     def share_cores(self, threads: int) -> None:
@@ -239,12 +240,13 @@ class Processes:
         """Return the next value the first process tells, whenever that is; `EndedElsewhere` when it fails instead."""
         assert self.store is not None
         key = self._next_message()
-        while not self.store.check([key]):
-            try:
-                self.store.wait([key], POLL)
-            except dist.DistStoreError:  # the time is over: look again, after any signal was heard
-                continue
-        message = json.loads(self.store.get(key))
+        try:
+            while not self.store.check([key]):
+                with suppress(dist.DistStoreError):  # the time is over: look again, after any signal was heard
+                    self.store.wait([key], POLL)
+            message = json.loads(self.store.get(key))
+        except dist.DistNetworkError as error:
+            raise EndedElsewhere("process 0 has ended") from error
         if message["failed"]:
             raise EndedElsewhere("process 0 failed, and says why")
         return message["value"]

@@ -17,6 +17,7 @@ from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Documents, PackedBatches, WindowBatches
 from caslon.train.checkpoint import Checkpoints
+from caslon.train.distributed import ALONE, Processes
 from caslon.train.extras import Extras, Outcome
 from caslon.train.objectives import NextToken, Objective
 from caslon.train.plan import TrainPlan
@@ -72,11 +73,13 @@ def tiny_trainer(
     windows: bool = False,
     decoder: Decoder | None = None,
     compute: Compute = CPU,
+    processes: Processes = ALONE,
     **extras: Any,
 ) -> Trainer:
     """Return a trainer whose checkpoints lie below `folder`."""
     tokenizer = Tokenizer.load(tokens_folder)
     decoder = decoder or tiny_decoder(tokenizer)
+    checkpoints = folder / "checkpoints"
     kind = WindowBatches if windows else PackedBatches
     held_out = PackedBatches(documents(tokens_folder, "validation"), plan.context, plan.seed)
     usual: dict[str, Any] = {
@@ -90,11 +93,12 @@ def tiny_trainer(
         decoder,
         objective or NextToken(),
         kind(documents(tokens_folder, "train"), plan.context, plan.seed),
-        checkpoints=Checkpoints(folder / "checkpoints", plan.keep, events.warn, plan.keep_every),
+        checkpoints=Checkpoints(checkpoints, plan.keep, events.warn, plan.keep_every, owns=processes.is_first),
         events=events,
         compute=compute,
         save_model=lambda model, path, facts: save_model_folder(path, model, tokenizer, sidecar=facts),
         extras=Extras(**{**usual, **extras}),
+        processes=processes,
     )
 
 
