@@ -30,6 +30,7 @@ from caslon.commands import (
     training,
 )
 from caslon.commands.output import group, say
+from caslon.commands.processes import carried_out
 from caslon.errors import CaslonError, Stopped, UserError
 
 USAGE_ERROR: Any = (
@@ -62,7 +63,7 @@ def main() -> None:
     """Entry point of the `caslon` command."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        code = app(standalone_mode=False) or 0
+        code = carried_out(lambda: app(standalone_mode=False) or 0)
     except typer.Abort:
         code = 130
     except USAGE_ERROR as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caslon import __version__
 from caslon.errors import StorageError, UserError
@@ -41,8 +41,11 @@ from caslon.folders import (
 from caslon.observe.events import EventLog, Finished, Listener, Started
 from caslon.observe.metrics_file import MetricsFile
 from caslon.observe.tracking import tracked
-from caslon.recipe import RESOLVED_FILE, Recipe, StageTable
+from caslon.recipe import RESOLVED_FILE, Recipe, StageTable, stage_module
 from caslon.stages.stage import THIS, PlanContext, PlanRow, StageContext
+
+if TYPE_CHECKING:
+    from caslon.train.distributed import Processes
 
 SUPERSEDED = "superseded"
 RECORDED_VERSIONS = ("torch", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -95,10 +98,12 @@ def run(
     command: str = "",
     listeners: Sequence[Listener] = (),
     on_stage: Callable[[StageTable, str], None] = lambda _table, _state: None,
+    processes: "Processes | None" = None,
 ) -> Path:
     """Do what is not done yet and return the run folder. Safe to kill and call again at any moment.
 
-    `on_stage` hears each stage with "cached" or "begins". Raises `UserError` when another process holds the run folder.
+    `on_stage` hears each stage with "cached" or "begins". Of several `processes` the first one calls this; the others `follow`.
+    Raises `UserError` when another run holds the run folder.
     """
     run_folder = runs / recipe.name
     with lock(run_folder):
@@ -111,7 +116,7 @@ def run(
             folder = _finished_folder(run_folder, table.name, key)
             on_stage(table, "cached" if folder else "begins")
             if folder is None:
-                folder = _do(recipe, table, inputs, key, run_folder, command, listeners)
+                folder = _do(recipe, table, inputs, key, run_folder, command, listeners, processes)
             finished[table.name] = _restore(run_folder, table.name, folder)
     return run_folder
 
@@ -125,6 +130,7 @@ def go_on(
     command: str = "",
     listeners: Sequence[Listener] = (),
     on_stage: Callable[[StageTable, str], None] = lambda _table, _state: None,
+    processes: "Processes | None" = None,
 ) -> Path:
     """Finish a stage that was begun, perhaps under other settings, and return the run folder.
 
@@ -138,8 +144,46 @@ def go_on(
         with _adopted(run_folder, stage, key):
             _write_recipe(recipe, run_folder, recorded_end(run_folder))
             on_stage(table, "begins")
-            _do(recipe, table, inputs, key, run_folder, command, listeners, allow_change=allow_change)
+            _do(recipe, table, inputs, key, run_folder, command, listeners, processes, allow_change=allow_change)
     return run_folder
+
+
+def follow(processes: "Processes") -> None:
+    """Take part in the stages that the first process shares, till it ends. Folders, keys and locks are its affair alone."""
+    while (told := processes.hear()) is not None:
+        module = stage_module(told["kind"])
+        with EventLog(None) as events:
+            module.run(
+                StageContext(
+                    told["name"],
+                    module.Settings(**told["settings"]),
+                    told["seed"],
+                    Path(told["folder"]),
+                    {thing: StageFolder.open(Path(path)) for thing, path in told["inputs"].items()},
+                    events,
+                    Path.cwd(),
+                    told["allow_change"],
+                    processes,
+                )
+            )
+
+
+def _share(processes: "Processes | None", table: StageTable, context: StageContext) -> StageContext:
+    """Return the context of a stage that all processes run, after they were told; of another one as it is."""
+    if processes is None or not getattr(table.module, "SEVERAL_PROCESSES", False):
+        return context
+    processes.tell(
+        {
+            "kind": table.kind,
+            "name": context.name,
+            "settings": context.settings.model_dump(mode="json"),
+            "seed": context.seed,
+            "folder": str(context.folder),
+            "inputs": {thing: str(folder.path) for thing, folder in context.inputs.items()},
+            "allow_change": context.allow_change,
+        }
+    )
+    return replace(context, processes=processes)
 
 
 @contextmanager
@@ -248,6 +292,7 @@ def _do(
     run_folder: Path,
     command: str,
     listeners: Sequence[Listener],
+    processes: "Processes | None",
     *,
     allow_change: bool = False,
 ) -> StageFolder:
@@ -260,7 +305,7 @@ def _do(
             table.name, table.settings, recipe.seed, partial, inputs, events, Path.cwd(), allow_change
         )
         with _full_disk_told(partial), _mirrored(context):
-            totals = table.module.run(context)
+            totals = table.module.run(_share(processes, table, context))
         seconds = round(time.monotonic() - begun, 1)
         events.emit(Finished(seconds))
     files = content_files(partial)

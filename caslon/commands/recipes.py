@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
+from caslon.commands.processes import started_processes
 from caslon.errors import CaslonError, Diverged, OutOfMemory, UserError
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def run(
 def carry_out(loaded: "Recipe", work: Callable[..., Path], *, rest: str, as_json: bool) -> None:
     """Do work on a run with its progress in the terminal, write the report, and print what there is and what comes next.
 
-    `work` takes the runner's `listeners` and `on_stage`, and returns the run folder; `rest` is the command for what it leaves.
+    `work` takes the runner's `listeners`, `on_stage` and `processes`, and returns the run folder; `rest` is the command for
+    what it leaves.
     """
     from caslon.observe.console import ConsoleDisplay
     from caslon.run_report import write_run_report
@@ -68,7 +70,7 @@ def carry_out(loaded: "Recipe", work: Callable[..., Path], *, rest: str, as_json
             text = f"[{table.name}]" + (" done before, nothing to do" if state == "cached" else "")
             display.console.print(text, style="bold", markup=False)
 
-        folder = work(listeners=(display,), on_stage=on_stage)
+        folder = work(listeners=(display,), on_stage=on_stage, processes=started_processes())
         report = write_run_report(folder)
     summary = _summary(folder, loaded)
     if as_json:

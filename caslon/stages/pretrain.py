@@ -33,26 +33,29 @@ from caslon.tokenizer.encode import TokenSplit
 from caslon.tokenizer.settings import TokenizerSettings
 from caslon.tokenizer.token_files import META_FILE
 from caslon.train.dataset import OWN, TOKENS_FOLDER, Packing, mixture_folder, open_data
+from caslon.train.forecast import Forecast
 from caslon.train.objective_kinds import Material, objective_kind, objective_options, refuse_other_architecture
 from caslon.train.plan import TOKENS_PER_PARAMETER, Defaults, Origins, TrainPlan, make_plan
-from caslon.train.settings import DeviceSettings, OptimizationSettings, UpkeepSettings
+from caslon.train.settings import DeviceSettings, OptimizationSettings, ProcessesSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from caslon.model.decoder import Decoder
     from caslon.model.transformers_model import TransformersModel
     from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.distributed import Processes
     from caslon.train.extras import Outcome, Sampler
 
 VERSION = 2
 READS: Sequence[str] = ("tokens",)
 WRITES: str | None = "model"
+SEVERAL_PROCESSES = True
 
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_CACHE_GIB = 0.05
 SMALLEST_BATCH_TOKENS = 2048
 
 
-class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings):
+class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettings, ProcessesSettings):
     """The shape of the model, how it is trained, and what happens beside that."""
 
     objective: str = Field("lm", description="what is learnt: lm, mlm (for bert) or seq2seq (for t5)")
@@ -153,7 +156,21 @@ def _encoder_plan(
 
 def run(context: StageContext) -> dict[str, Any]:
     """Train to the last step, going on from where an earlier call was stopped; the best model is left in `model/`."""
+    from caslon.train.distributed import ALONE
+
+    chosen: Settings = context.settings
+    with (context.processes or ALONE).collectives(
+        context.name,
+        parallel=chosen.parallel,
+        cpu_offload=chosen.cpu_offload,
+        timeout_seconds=chosen.collective_timeout_seconds,
+    ) as processes:
+        return _trained(context, processes)
+
+
+def _trained(context: StageContext, processes: "Processes") -> dict[str, Any]:
     from caslon.tokenizer.tokenizer import Tokenizer
+    from caslon.train.distributed import idle_gpus_note
     from caslon.train.extras import LESS_MEMORY, Extras
     from caslon.train.memory import memory_advice
     from caslon.train.objectives import CollatedBatches
@@ -162,20 +179,21 @@ def run(context: StageContext) -> dict[str, Any]:
     from caslon.train.session import rewind_command, train_in_folder
     from caslon.train.validation import fixed_batches
 
-    chosen: Settings = context.settings
+    threads = processes.threads(context.settings.threads)
+    chosen: Settings = context.settings.model_copy(update={"threads": threads})
     source = context.inputs["tokens"].path
     tokenizer = Tokenizer.load(source)
     data = open_data(source / TOKENS_FOLDER, chosen.mixture, context.base, tokenizer)
     what, _ = train_plan(chosen, tokenizer.vocab_size, context.seed)
-    compute = choose_compute(chosen)
+    compute = choose_compute(chosen, rank=processes.local_rank)
     context.events.note(compute.describe())
+    if note := idle_gpus_note(processes, compute, chosen.max_gpus):
+        context.events.note(note)
     config = _config(chosen, tokenizer.vocab_size, what.context)
     sample = None
     if isinstance(config, DecoderConfig):
-        forecast = forecast_on(
-            THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=data.tokens
-        )
-        tell(context.events, forecast)
+        if processes.is_first:
+            tell(context.events, _forecast(chosen, config, what, data.tokens))
         for warning in shape_warnings(config):
             context.events.warn(warning)
         sample = continuations(
@@ -183,6 +201,8 @@ def run(context: StageContext) -> dict[str, Any]:
         )
     else:
         compute = replace(compute, compilation="off")  # of decoders only
+    if processes.world > 1:
+        context.events.note(f"{processes.world} processes share each step ({chosen.parallel}); a forecast is for one")
     objective = objective_kind(chosen.objective).make(
         chosen.options(),
         Material(tokenizer, what.context, what.seed, compute.device, chosen.loss_chunk, chosen.z_loss),
@@ -192,7 +212,7 @@ def run(context: StageContext) -> dict[str, Any]:
     outcome = train_in_folder(
         context.folder,
         what,
-        built(config, context.seed),
+        processes.build(lambda: built(config, context.seed), config),
         tokenizer,
         objective,
         CollatedBatches(rows, objective),
@@ -211,9 +231,9 @@ def run(context: StageContext) -> dict[str, Any]:
                 "options": chosen.options().model_dump(),
             },
             flops_per_token=_flop_per_token(config, what.context),
-            peak=peak_of(compute),
+            peak=peak_of(compute) if processes.is_first else None,
             chance_loss=math.log(config.vocab_size),
-            recipe=chosen.output_settings(),
+            recipe=context.settings.output_settings(),
             memory_advice=memory_advice(config, what.context, what.optimizer)
             if isinstance(config, DecoderConfig)
             else LESS_MEMORY,
@@ -221,6 +241,7 @@ def run(context: StageContext) -> dict[str, Any]:
             allow_change=context.allow_change,
         ),
         sidecar={"data": data.dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
+        processes=processes,
     )
     shares = data.shares(outcome.step * what.batch, rows)
     if shares:
@@ -245,6 +266,10 @@ def built(config: AnyConfig, seed: int) -> "Decoder | TransformersModel":
 
 def _flop_per_token(config: AnyConfig, context: int) -> int:
     return flop_per_token(config, context) if isinstance(config, DecoderConfig) else config.flop_per_token(context)
+
+
+def _forecast(chosen: Settings, config: DecoderConfig, what: TrainPlan, tokens: int) -> Forecast:
+    return forecast_on(THIS, None, chosen, config, what, document_masking=chosen.doc_mask, data_tokens=tokens)
 
 
 def train_plan(chosen: Settings, vocab_size: int, seed: int) -> tuple[TrainPlan, Origins]:

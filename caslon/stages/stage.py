@@ -3,17 +3,21 @@
 A stage module states `VERSION`, `READS`, `WRITES`, a `Settings` class, and `run(context)`; optional are `sources(settings, base)`
 (outside files it reads; relative paths start at `base`), `NAMES_MATTER` (False: those files are known by their content alone),
 `plan(context)` (what it will do and cost), `reads(settings)` and `writes(settings)` (what it needs and makes, where settings
-decide) and `NEEDS` (optional libraries: module name -> caslon's extra). The module itself imports nothing heavy: `run` does.
+decide), `NEEDS` (optional libraries: module name -> caslon's extra) and `SEVERAL_PROCESSES` (True: of a run that torchrun started
+every process calls `run`, else only the first). The module itself imports nothing heavy: `run` does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from caslon.folders import StageFolder
 from caslon.observe.events import EventLog
 from caslon.settings import Settings
+
+if TYPE_CHECKING:
+    from caslon.train.distributed import Processes
 
 THIS = "this"  # the device caslon runs on, in a plan
 KINDS = ("corpus", "tokenizer", "pretrain", "finetune", "evaluate", "quantize", "export", "index", "serve")
@@ -57,6 +61,7 @@ class StageContext:
     events: EventLog
     base: Path  # where relative paths in settings start: the folder the command was given in
     allow_change: bool = False  # whether begun work may go on although settings were changed on purpose
+    processes: "Processes | None" = None  # of the run, where torchrun started several
 
 
 class Stage(Protocol):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from caslon.errors import CaslonError, UserError
-from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch
 from caslon.train.plan import TrainPlan
@@ -104,10 +104,9 @@ class Processes:
         self.agree(False)  # the first process may hold the store: it stays until all have heard what it told
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
-    def share_cores(self, threads: int) -> None:
-        """Give this process its share of the cores, unless `threads` says how many it takes."""
-        if self.world > 1:
-            torch.set_num_threads(threads or max(1, available_cores() // self.world))
+    def threads(self, chosen: int) -> int:
+        """Return how many threads this process computes with: its share of the cores where the setting is 0."""
+        return chosen if self.world == 1 else chosen or max(1, available_cores() // self.world)
 
     def micro_batch(self, plan: TrainPlan) -> int:
         """Return how many rows a process computes at once of its share of a batch; `UserError` when nothing divides."""
@@ -127,11 +126,10 @@ class Processes:
             )
         return micro_batch
 
-    def build(self, config: DecoderConfig, fill: Callable[[Decoder], None]) -> Decoder:
-        """Return a new decoder that `fill` gave its weights, or only the shape where the first process shares out its own."""
-        decoder = Decoder(config)
-        fill(decoder)
-        return decoder
+    def build(self, make: Callable[[], T], config: object) -> T:
+        """Return the new model that `make` makes, or only one of its shape where the first process shares out its own."""
+        del config  # says the shape
+        return make()
 
     def load(self, decoder: Decoder, read: Callable[[], dict[str, Any]]) -> None:
         """Give a decoder that was spread the weights that `read` returns."""
@@ -203,7 +201,7 @@ class Processes:
         count = -(-matrices.size(0) // self.world)
         own = function(_padded(matrices, count * self.world)[self.rank * count : (self.rank + 1) * count])
         found = own.new_empty((count * self.world, *own.shape[1:]))
-        dist.all_gather_into_tensor(found, own.contiguous())
+        dist.all_gather(list(found.chunk(self.world)), own.contiguous())
         return found[: matrices.size(0)]
 
     def clip(self, parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
@@ -259,10 +257,16 @@ class Processes:
 ALONE = Processes()
 
 
-def idle_gpus_note(processes: Processes, compute: Compute) -> str | None:
-    """Return a hint for a run of one process that leaves GPUs idle."""
+@cache
+def joined() -> Processes:
+    """Return the processes of this program, which are joined once."""
+    return Processes.from_environment()
+
+
+def idle_gpus_note(processes: Processes, compute: Compute, max_gpus: int) -> str | None:
+    """Return a hint for a run of one process that leaves GPUs idle which it may use (`max_gpus`; 0 = all)."""
     count = torch.cuda.device_count() if compute.device.type == "cuda" else 1
-    if processes.world > 1 or count == 1:
+    if processes.world > 1 or count == 1 or max_gpus == 1:
         return None
     command = shlex.join(["torchrun", f"--nproc_per_node={count}", "-m", "caslon", *sys.argv[1:]])
     return f"this machine has {count} GPUs and one of them is used; for all: {command}"

@@ -21,9 +21,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
-from caslon.train.distributed import Processes, SomeTensor
+from caslon.train.distributed import Processes, SomeTensor, T
 from caslon.train.precision import Compute
 
 
@@ -43,12 +44,14 @@ class ShardedProcesses(Processes):
         """False: a process that fails within a pass leaves the others waiting for its parts."""
         return False
 
-    def build(self, config: DecoderConfig, fill: Callable[[Decoder], None]) -> Decoder:
-        """Return a new decoder on the first process, and on the others only its shape."""
+    def build(self, make: Callable[[], T], config: object) -> T:
+        """Return a new decoder on the first process, and on the others only its shape; `UserError` for another model."""
+        if not isinstance(config, DecoderConfig):
+            raise UserError("parallel = 'fsdp' is for decoders", fix="set parallel = 'ddp'")
         if self.is_first:
-            return super().build(config, fill)
+            return make()
         with torch.device("meta"):
-            return Decoder(config)
+            return cast(T, Decoder(config))
 
     def load(self, decoder: Decoder, read: Callable[[], dict[str, Any]]) -> None:
         """Share out the weights that `read` returns on the first process; it is not called on the others."""

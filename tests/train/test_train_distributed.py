@@ -9,6 +9,7 @@ from several_processes import in_processes
 from torch import Tensor
 
 from caslon.model.config import DecoderConfig
+from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch, Row, rows_to_batch
 from caslon.train.distributed import ALONE, EndedElsewhere, Processes
 from caslon.train.objectives import NextToken
@@ -27,6 +28,12 @@ def config(shape: dict[str, Any]) -> DecoderConfig:
     return DecoderConfig.from_depth(2, vocab_size=VOCABULARY, context=CONTEXT, **shape)
 
 
+def decoder(shape: dict[str, Any]) -> Decoder:
+    made = Decoder(config(shape))
+    made.initialise(3)
+    return made
+
+
 def batch(rows: int) -> Batch:
     """Return rows of unequal length, so that processes have different numbers of targets."""
     draws = np.random.default_rng(5)
@@ -40,7 +47,7 @@ def joined(processes: Processes, parallel: Any, name: str = "work") -> Any:
 
 def gradients(processes: Processes, shape: dict[str, Any]) -> tuple[dict[str, Tensor], float]:
     """Return the gradients of a batch in two micro-batches on each process, and their norm."""
-    own = processes.spread(processes.build(config(shape), lambda made: made.initialise(3)), CPU)
+    own = processes.spread(processes.build(lambda: decoder(shape), config(shape)), CPU)
     whole, objective = batch(8), NextToken()
     for micro in processes.share(whole)[0].split(2):
         (objective.loss(own, micro).sum / whole.target_count).backward()

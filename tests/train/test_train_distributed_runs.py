@@ -1,27 +1,20 @@
-"""Whole runs of several processes against runs of one: losses, evaluations, files, decisions, and going on with another number."""
+"""Whole runs of several processes against runs of one: losses, evaluations, files, decisions, another number of processes."""
 
-import json
-import math
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from several_processes import in_processes
 from tiny_run import PLAN, tiny_decoder, tiny_trainer
-from torch import Tensor
 
 from caslon.errors import OutOfMemory, Stopped
-from caslon.model.decoder import Decoder
 from caslon.observe.events import EventLog, metric_values, read_events
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batch
 from caslon.train.distributed import ALONE, Processes
-from caslon.train.objectives import LossSum, NextToken, Objective
+from caslon.train.objectives import NextToken, Objective
 from caslon.train.plan import TrainPlan
 
 STEPS = 20
@@ -39,12 +32,12 @@ def trained(
 ) -> str:
     """Train without dropout, as several processes do, and return how it ended."""
     events_file = folder / "events.jsonl" if processes.is_first else None
-    config = tiny_decoder(Tokenizer.load(tokens_folder), dropout=0.0).config
+    whole = tiny_decoder(Tokenizer.load(tokens_folder), dropout=0.0)
     with (
         EventLog(events_file) as events,
         processes.collectives("run", parallel=parallel, cpu_offload=False, timeout_seconds=20) as several,
     ):
-        decoder = several.build(config, lambda made: made.initialise(PLAN.seed))
+        decoder = several.build(lambda: whole, whole.config)
         trainer = tiny_trainer(
             folder, tokens_folder, events, plan=plan, decoder=decoder, processes=several, objective=objective
         )
