@@ -13,6 +13,7 @@ import typer
 
 from caslon import __version__
 from caslon.commands import (
+    ablation,
     corpus,
     corpus_chat,
     corpus_collect,
@@ -44,6 +45,7 @@ app = group(
 )
 app.add_typer(recipes.app)
 app.add_typer(training.app)
+app.add_typer(ablation.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
 app.command("import")(model_files.import_checkpoint)
