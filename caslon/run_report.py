@@ -17,7 +17,7 @@ from caslon.evaluate import report as evaluation
 from caslon.folders import MANIFEST, PARTIAL, StageFolder
 from caslon.report.answers import answer_blocks, transcript_block
 from caslon.report.comparison import comparison_page, trained_stages
-from caslon.report.curves import curve_blocks, sample_block, warnings
+from caslon.report.curves import curve_blocks, expert_maps, sample_block, warnings
 from caslon.report.page import (
     Block,
     Chart,
@@ -332,6 +332,8 @@ def _training_sections(run: Run) -> Iterator[Section]:
                 published_blocks(run.folder.resolve().name, folder.manifest.totals) if kind == "pretrain" else []
             )
             yield Section(f"Training: {name}", [*training_facts(folder, MANY_EPOCHS), *blocks, *published])
+        if maps := expert_maps(log):
+            yield Section(f"Experts: {name}", maps, intro="Which experts read which tokens, after the last step.")
         if texts := sample_block(log):
             yield Section(f"Samples by step: {name}", [texts], intro="The same prompts and seeds at every step.")
         if answers := _read_json(folder.path / "answers.json", {}).get("answers"):

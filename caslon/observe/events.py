@@ -85,6 +85,16 @@ class Sample(Event):
 
 
 @dataclass(frozen=True)
+class ExpertMap(Event):
+    """The router's probabilities in a mixture of experts, of each layer, expert and token of a fixed text."""
+
+    kind = "experts"
+    step: int
+    tokens: list[str]
+    layers: list[list[list[float]]]
+
+
+@dataclass(frozen=True)
 class Note(Event):
     """Something a person should read; `level` is `info` or `warning`."""
 

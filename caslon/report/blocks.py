@@ -87,7 +87,7 @@ class Chart:
 
     title: str
     series: Sequence[Series]
-    kind: Literal["line", "bar", "histogram", "scatter"] = "line"
+    kind: Literal["line", "bar", "histogram", "scatter", "heatmap"] = "line"  # a series is a row of a heatmap
     x_label: str = ""
     y_label: str = ""
     x_log: bool = False

@@ -19,6 +19,8 @@ def figure(chart: Chart) -> dict[str, Any]:
     """Return `{"data": [...], "layout": {...}}` for Plotly.newPlot, with a series' colour as its number."""
     if chart.kind == "histogram":
         traces = [_histogram_trace(chart, series) for series in chart.series]
+    elif chart.kind == "heatmap":
+        traces = [_heatmap_trace(chart)]
     else:
         traces = [_trace(chart, series) for series in chart.series]
     for number, trace in enumerate(traces):
@@ -73,6 +75,20 @@ def _histogram_trace(chart: Chart, series: Series) -> dict[str, Any]:
     return trace | style | {"hovertemplate": hover}
 
 
+def _heatmap_trace(chart: Chart) -> dict[str, Any]:
+    """Return the rows as one field of colours, from nothing at 0 to the strongest at 1."""
+    return {
+        "type": "heatmap",
+        "x": [_plain(value) if isinstance(value, str) else _finite(value) for value in chart.series[0].x],
+        "y": [_plain(series.name) for series in chart.series],
+        "z": [[_finite(value) for value in series.y] for series in chart.series],
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": "Viridis",
+        "hovertemplate": "%{x}, %{y}: <b>%{z:.3f}</b><extra></extra>",
+    }
+
+
 def _decade_ticks(chart: Chart) -> dict[str, Any]:
     values = [value for series in chart.series for value in series.y if value is not None and value > 0]
     if not values:
@@ -117,6 +133,8 @@ def _layout(chart: Chart) -> dict[str, Any]:
         (x_axis if chart.horizontal else y_axis)["rangemode"] = "tozero"
     if chart.kind == "bar":
         (y_axis if chart.horizontal else x_axis)["type"] = "category"
+    if chart.kind == "heatmap":
+        x_axis["type"] = y_axis["type"] = "category"
     if chart.horizontal:
         y_axis["autorange"] = "reversed"
     layout = {
@@ -124,7 +142,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         "yaxis": y_axis,
         "barmode": _bar_mode(chart),
         "bargap": 0.04 if chart.kind == "histogram" else 0.3,
-        "showlegend": len(chart.series) > 1,
+        "showlegend": len(chart.series) > 1 and chart.kind != "heatmap",
         "meta": {"levels": [{"name": _plain(level.name), "value": _finite(level.value)} for level in chart.levels]},
     }
     if chart.levels and not chart.y_log:

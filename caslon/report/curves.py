@@ -6,7 +6,7 @@ Metric names are those the trainer logs: `train/loss`, `eval/val_bpb`, and so on
 from collections.abc import Sequence
 from pathlib import Path
 
-from caslon.observe.events import Metrics, Note, Sample, Timing, metric_values, read_events
+from caslon.observe.events import ExpertMap, Metrics, Note, Sample, Timing, metric_values, read_events
 from caslon.report.blocks import Block, Chart, Charts, Level, Samples, SampleText, Series
 
 EXPERT_SHARE = "eval/val_expert_share."  # then layer.expert
@@ -33,6 +33,13 @@ def curve_blocks(log: Path, levels: Sequence[Level] = ()) -> list[Block]:
         _chart("Accuracy on unseen text", values, {"eval/val_accuracy": "next token right"}, "share"),
         *_expert_charts(values),
         _chart("Validation against training", _gap(values), {"gap": "validation less training"}, "nats per token"),
+        _chart(
+            "Shares of a layer's experts",
+            values,
+            {"train/expert_share_max": "most used", "train/expert_share_min": "least used"},
+            "share",
+        ),
+        _chart("Balance of experts", values, {"train/aux_loss": "balance loss"}, "experts x shares x probabilities"),
     ]
     blocks: list[Block] = [chart for chart in large if chart]
     shown = [chart for chart in small if chart]
@@ -67,6 +74,25 @@ def _gap(values: dict[str, Points]) -> dict[str, Points]:
     """How much worse unseen text is than seen text: what over-fitting looks like first."""
     seen = dict(values.get("eval/train_loss", []))
     return {"gap": [(step, value - seen[step]) for step, value in values.get("eval/val_loss", []) if step in seen]}
+
+
+def expert_maps(log: Path) -> list[Block]:
+    """Return, for each layer of a mixture, which expert each token of a text was sent to, as the last map of the log has it."""
+    maps = [record for record in read_events(log) if record["kind"] == ExpertMap.kind]
+    if not maps:
+        return []
+    # Numbered, because equal tokens would share a column.
+    tokens = [f"{number} {token}" for number, token in enumerate(maps[-1]["tokens"], start=1)]
+    return [
+        Chart(
+            f"Experts of layer {layer}",
+            [Series(f"expert {expert}", row, tokens) for expert, row in enumerate(rows)],
+            kind="heatmap",
+            x_label="token",
+            caption="The router's probability of each expert for each token of a text that was not learnt from.",
+        )
+        for layer, rows in enumerate(maps[-1]["layers"])
+    ]
 
 
 def sample_block(log: Path) -> Samples | None:

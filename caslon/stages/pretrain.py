@@ -169,8 +169,10 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _trained(context: StageContext, processes: "Processes") -> dict[str, Any]:
+    from caslon.model.decoder import Decoder
     from caslon.tokenizer.tokenizer import Tokenizer
     from caslon.train.distributed import idle_gpus_note
+    from caslon.train.expert_map import expert_map
     from caslon.train.extras import LESS_MEMORY, Extras
     from caslon.train.memory import memory_advice
     from caslon.train.objectives import CollatedBatches
@@ -209,10 +211,11 @@ def _trained(context: StageContext, processes: "Processes") -> dict[str, Any]:
     )
     rows = data.rows("train", chosen.packing, what.context, what.seed, doc_mask=chosen.masks_documents)
     held_out = data.rows("validation", chosen.packing, what.context, what.seed, doc_mask=chosen.masks_documents)
+    model = processes.build(lambda: built(config, context.seed), config)
     outcome = train_in_folder(
         context.folder,
         what,
-        processes.build(lambda: built(config, context.seed), config),
+        model,
         tokenizer,
         objective,
         CollatedBatches(rows, objective),
@@ -243,6 +246,9 @@ def _trained(context: StageContext, processes: "Processes") -> dict[str, Any]:
         sidecar={"data": data.dataset_id, "tokens": context.inputs["tokens"].digest, "parent": None},
         processes=processes,
     )
+    if isinstance(model, Decoder) and model.config.has_experts:
+        text = held_out.batch(0, 1).ids[0].tolist()
+        context.events.emit(expert_map(model, tokenizer, text, outcome.step))
     shares = data.shares(outcome.step * what.batch, rows)
     if shares:
         context.events.note("rows by data set: " + ", ".join(f"{name} {share:.2%}" for name, share in shares.items()))

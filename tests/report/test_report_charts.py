@@ -66,3 +66,18 @@ def test_log_histogram_ticks_are_decades():
 
 def test_description_names_what_is_drawn():
     assert "loss" in described(Chart("curve", [Series("loss", [1.0])], x_label="step", y_label="nats"))
+
+
+def test_a_heatmap_is_one_field_with_a_row_for_each_series():
+    chart = Chart(
+        "t", [Series("a", [0.1, 0.9], ["1 x", "2 x"]), Series("b", [0.9, 0.1], ["1 x", "2 x"])], kind="heatmap"
+    )
+    drawn = figure(chart)
+    (field,) = drawn["data"]
+    assert (field["type"], field["z"], field["x"], field["y"]) == (
+        "heatmap",
+        [[0.1, 0.9], [0.9, 0.1]],
+        ["1 x", "2 x"],
+        ["a", "b"],
+    )
+    assert drawn["layout"]["xaxis"]["type"] == "category"

@@ -11,8 +11,11 @@ from tiny_run import CPU, CPU_BF16, PLAN, tiny_decoder, train
 
 from caslon.model.decoder import Decoder
 from caslon.model.folder import ModelFolder
-from caslon.observe.events import metric_values
+from caslon.observe.events import EventLog, metric_values
+from caslon.report.blocks import Chart
+from caslon.report.curves import expert_maps
 from caslon.tokenizer.tokenizer import Tokenizer
+from caslon.train.expert_map import expert_map
 from caslon.train.optimizer import Optimizer, groups, orthogonalised
 
 QUICK = replace(PLAN, steps=6, eval_every=3, schedule=replace(PLAN.schedule, steps=6))
@@ -67,3 +70,16 @@ def test_muon_takes_each_expert_matrix_by_itself(tokenizer: Tokenizer) -> None:
         assert matrix.grad is not None
         alone = orthogonalised(matrix.grad[None])[0] * 0.2 * max(matrix.shape) ** 0.5
         torch.testing.assert_close(before[name] - matrix.detach(), alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.promise("pretraining", "the report shows which expert each token of a text was sent to")
+def test_the_report_shows_which_expert_each_token_was_sent_to(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    decoder = mixture(tokenizer)
+    with EventLog(tmp_path / "events.jsonl") as events:
+        events.emit(expert_map(decoder, tokenizer, tokenizer.encode("the model reads a row"), 3))
+    first, second = expert_maps(tmp_path / "events.jsonl")
+    assert isinstance(first, Chart) and (first.title, first.kind) == ("Experts of layer 0", "heatmap")
+    assert [series.name for series in first.series] == [f"expert {number}" for number in range(4)]
+    for chance in zip(*(series.y for series in first.series), strict=True):
+        assert sum(chance) == pytest.approx(1.0, abs=0.003)
+    assert isinstance(second, Chart) and str(second.series[0].x[0]).startswith("1 ")
