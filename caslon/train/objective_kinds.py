@@ -92,7 +92,8 @@ def refuse_other_architecture(name: str, family: str, architecture: str) -> None
     """Raise `UserError` when an objective does not go with a family of models."""
     kind = objective_kind(name)
     if kind.needs != architecture:
-        fits = ", ".join(f"'{other.name}'" for other in _KINDS.values() if other.needs == architecture)
+        others = [other for other in _KINDS.values() if (other.needs, other.learns_from) == (architecture, "text")]
+        fits = ", ".join(f"'{other.name}'" for other in others)
         article = "an" if architecture.startswith("e") else "a"
         raise UserError(
             f"objective '{name}' {kind.why}, and '{family}' is {article} {architecture}",

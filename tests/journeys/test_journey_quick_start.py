@@ -95,3 +95,38 @@ def test_a_missing_text_is_named_with_the_way_to_give_one(tmp_path):
     with pytest.raises(UserError, match="no such file") as caught:
         runner.plan(load_recipe(path), tmp_path / "runs")
     assert "tokenizer.text=FILE" in str(caught.value.fix)
+
+
+ENCODER = """
+name = "quick"
+[tokenizer]
+text = "{text}"
+algorithm = "bytes"
+special_tokens = ["<|mask|>", "<|pad|>"]
+sentinels = 9
+[pretrain]
+family = "{family}"
+objective = "{objective}"
+depth = 1
+hidden_size = 32
+num_attention_heads = 2
+context = 32
+batch = 4
+steps = 4
+device = "cpu"
+threads = 1
+"""
+
+
+@pytest.mark.promise("pretraining", "a run is reported in bits per byte only where its objective has them")
+@pytest.mark.parametrize(("family", "objective"), [("bert", "mlm"), ("t5", "seq2seq")])
+def test_an_encoder_is_trained_and_reported_without_bits_per_byte(family, objective, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(ENCODER.format(text=text(tmp_path), family=family, objective=objective))
+    recipe = load_recipe(path)
+    run = runner.run(recipe, tmp_path / "runs")
+    planned = {row.name: row.value for row in runner.plan(recipe, tmp_path / "runs")[1].rows}
+    assert planned["parameters"] == StageFolder.open(run / "pretrain").manifest.totals["parameters"]
+    page = write_run_report(run).read_text()
+    assert "Loss" in page
+    assert "bits per byte" not in page.lower()
