@@ -21,7 +21,7 @@ def write_ladder_page(path: Path, numbers: Json) -> None:
     )
     table = Table(list(COLUMNS), [row(rung) for rung in rungs])
     sections = [
-        Section("Bits per byte", [_chart(rungs), *(Text(line) for line in numbers["conclusions"]), *_note(rungs)]),
+        Section("What a byte costs", [_chart(rungs), *(Text(line) for line in numbers["conclusions"]), *_note(rungs)]),
         Section("The rungs", [table]),
         Section("What they write", [Details(_summary(rung), [Code(rung["sample"])]) for rung in rungs]),
     ]
