@@ -15,7 +15,7 @@ from pydantic import Field
 from caslon import settings
 from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
-from caslon.model.encoder_config import EncoderConfig, EncoderDecoderConfig
+from caslon.model.encoder_config import ENCODER_FAMILIES, EncoderConfig, EncoderDecoderConfig
 from caslon.model.size import flop_per_token
 from caslon.stages.costs import advice_rows, cost_rows, forecast_on, tell
 from caslon.stages.shape import (
@@ -89,6 +89,8 @@ class Settings(ShapeSettings, OptimizationSettings, UpkeepSettings, DeviceSettin
             )
         if not self.masks_documents and self.doc_mask and "doc_mask" in self.model_fields_set:
             yield settings.Conflict("doc_mask", f"family '{self.family}' has no document masks", "leave doc_mask out")
+        if self.parallel == "fsdp" and self.family in ENCODER_FAMILIES:
+            yield settings.Conflict("parallel", f"fsdp divides decoders, not '{self.family}'", "use parallel = 'ddp'")
 
     def options(self) -> settings.Settings:
         """Return the objective's options, checked."""

@@ -28,6 +28,14 @@ def test_its_id_is_that_of_bytes_and_shares_not_of_the_name(tmp_path):
     assert len(set(ids)) == 3
 
 
+@pytest.mark.promise("pretraining", "tiny Shakespeare's 1,115,394 bytes are cut in 1,003,854 and 111,540")
+def test_a_megabyte_is_cut_where_lessons_cut_it(tmp_path):
+    (tmp_path / "a").write_bytes(b"To be, or not" * 85_799 + b"to b" + b"e" * 3)
+    write_plain_text(tmp_path / "a", tmp_path / "out", (0.9, 0.1))
+    sizes = [len(text) for split in ("train", "validation") for _, text in read_texts(tmp_path / "out", split)]
+    assert sizes == [1_003_854, 111_540]
+
+
 @pytest.mark.parametrize(
     ("data", "what"), [(b"", "none for the train"), (b"abc", "none for the"), (b"\xff" * 99, "not UTF-8")]
 )

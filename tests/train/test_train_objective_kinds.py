@@ -141,6 +141,7 @@ def test_whole_words_and_next_sentences_train(marked_folder: Path, tmp_path: Pat
         ('objective = "seq2seq"\nfamily = "t5"\ndoc_mask = true', "has no document masks"),
         ('objective = "mlm"\nfamily = "bert"\nrope_theta = 5.0', "rope_theta has no effect on family 'bert'"),
         ('preset = "bert-mini"', "use 'mlm' with it"),
+        ('preset = "bert-mini"\nobjective = "mlm"\nparallel = "fsdp"', "fsdp divides decoders, not 'bert'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_any_work(keys: str, what: str, tmp_path: Path) -> None:

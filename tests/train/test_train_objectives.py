@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,9 @@ from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.model.experts import Routing, layerwise_balance_loss
 from caslon.train.batches import Batch, Row, rows_to_batch
-from caslon.train.objectives import HeadCrossEntropy, NextToken, bits_per_byte
+from caslon.train.objectives import HeadCrossEntropy, NextToken
+from caslon.train.precision import Compute
+from caslon.train.validation import measures_of, validation_sums
 
 VOCABULARY = 50
 
@@ -130,7 +133,15 @@ def test_targets_that_are_not_scored_change_nothing() -> None:
 
 @pytest.mark.promise("pretraining", "a uniform model of bytes has 8.000 bits per byte")
 def test_bits_per_byte_of_a_uniform_byte_model_is_eight() -> None:
-    assert bits_per_byte(1000 * math.log(256), 1000) == pytest.approx(8.0)
+    model = Decoder(DecoderConfig.from_depth(1, family="llama", vocab_size=256, context=12, hidden_size=32))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    ids = np.frombuffer("To be, or not to be: naïve £5".encode(), dtype=np.uint8).astype(np.int64)
+    rows = rows_to_batch([Row(ids[:13], ()), Row(ids[12:25], ())], 12, end_id=0, mask_documents=False)
+    objective = NextToken(byte_counts=torch.ones(256))
+    sums = validation_sums(model, objective, [rows], Compute(torch.device("cpu"), "fp32", "test"), rows=1)
+    assert measures_of(objective, sums, "val")["eval/val_bpb"] == pytest.approx(8.0, abs=5e-4)
 
 
 def test_bytes_of_the_targets_are_counted() -> None:
