@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from caslon.errors import UserError
+from caslon.folders import digest_of
 from caslon.model.decoder import Decoder
 from caslon.model.folder import save_model_folder
 from caslon.model.transformers_model import TransformersModel
@@ -43,12 +44,14 @@ def train_in_folder(
 ) -> Outcome:
     """Train, or go on training, below `folder`; leave the best checkpoint as a model folder in `folder/model`.
 
-    `sidecar` goes into every checkpoint's caslon.json beside the step. `UserError` when the data set has less than one batch.
+    `sidecar` goes into every checkpoint's caslon.json beside the step and the run, which is known by what it computes.
+    `UserError` when the data set has less than one batch.
     """
     refuse_too_little(batches, plan)
+    run = digest_of({"plan": plan.identity(), "objective": objective.name, **extras.lineage})[:16]
 
     def save_model(model: Decoder | TransformersModel, path: Path, facts: Mapping[str, Any]) -> None:
-        known = {**sidecar, **facts, "objective": objective.name}
+        known = {**sidecar, **facts, "run": run, "objective": objective.name}
         if isinstance(model, TransformersModel):
             model.save(path, tokenizer, sidecar=known)
         else:

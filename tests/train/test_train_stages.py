@@ -50,6 +50,7 @@ def test_pretraining_leaves_a_whole_model_folder(model_stage: Path) -> None:
     folder = ModelFolder.open(model_stage / "model")
     assert folder.config.family == "qwen3"
     assert folder.sidecar()["objective"] == "lm"
+    assert {"run", "parent", "data", "tokens_seen", "step", "objective", "caslon_version"} <= set(folder.sidecar())
     assert folder.sidecar()["step"] in (3, 6)
     assert folder.sidecar()["tokens_seen"] == folder.sidecar()["step"] * 4 * 64
     names = {file.name for file in (model_stage / "model").iterdir()}
