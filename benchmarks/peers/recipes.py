@@ -79,12 +79,12 @@ def caslon_recipe(job: Job, turns: Turns) -> None:
     from caslon.observe.events import EventLog
     from caslon.recipe import load_recipe
     from caslon.runner import run
-    from caslon.stages.pretrain import byte_counts, train_plan
+    from caslon.stages.pretrain import train_plan
     from caslon.stages.shape import decoder_config
     from caslon.tokenizer.tokenizer import Tokenizer
     from caslon.train.checkpoint import Checkpoints
     from caslon.train.dataset import TOKENS_FOLDER, open_data
-    from caslon.train.objectives import NextToken
+    from caslon.train.objectives.next_token import NextToken, byte_counts
     from caslon.train.precision import choose_compute
     from caslon.train.trainer import Trainer
 
@@ -100,7 +100,7 @@ def caslon_recipe(job: Job, turns: Turns) -> None:
     trainer = Trainer(
         plan,
         decoder.train(),
-        NextToken(byte_counts=byte_counts(tokenizer, compute)),
+        NextToken(byte_counts=byte_counts(tokenizer, compute.device)),
         data.rows("train", chosen.packing, plan.context, plan.seed, doc_mask=chosen.doc_mask),
         checkpoints=Checkpoints(Path(job.work), keep=1, warn=print),
         events=EventLog(None),
