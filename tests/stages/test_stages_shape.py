@@ -51,7 +51,7 @@ def test_experts_have_keys_and_the_plan_tells_active_parameters_apart() -> None:
     assert rows["active parameters"][0] == 156_480
     assert rows["num_local_experts"] == (4, "preset moe-toy")
     assert "active parameters" not in rows_of(preset="nano")
-    with pytest.raises(UserError, match="no experts"):
+    with pytest.raises(ValidationError, match="no experts"):
         config_of(family="llama", num_local_experts=4)
 
 
@@ -73,7 +73,7 @@ def test_what_export_will_refuse_is_said_before_training() -> None:
         (warning,) = shape_warnings(config_of(family="gpt2", hidden_size=768, hidden_act=activation))
         assert activation in warning and "GGUF" in warning
     assert "beware 1" in rows_of(preset="nano")
-    with pytest.raises(UserError, match="not computed"):
+    with pytest.raises(ValidationError, match="not computed"):
         config_of(family="llama", hidden_act="relu")
 
 
