@@ -14,6 +14,7 @@ import typer
 from caslon import __version__
 from caslon.commands import (
     ablation,
+    bench,
     corpus,
     corpus_chat,
     corpus_collect,
@@ -52,6 +53,7 @@ app.command("import")(model_files.import_checkpoint)
 app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(scale.app, name="scale")
+app.add_typer(bench.app, name="bench")
 corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)
 corpus.app.add_typer(corpus_sources.app, name="sources")

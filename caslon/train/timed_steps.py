@@ -28,7 +28,7 @@ DOCUMENT_TOKENS = 500  # a document of the corpora that caslon is made for
 def seconds_of_step(config: DecoderConfig, plan: TrainPlan, compute: Compute, mask_documents: bool) -> float:
     """Return the median duration of a training step in seconds. The global random generators are left as they were."""
     with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
-        return _timed(config, plan, compute, _random_rows(config, plan, mask_documents))
+        return _timed(config, plan, compute, random_rows(config, plan.micro_batch, plan.context, mask_documents))
 
 
 def _timed(config: DecoderConfig, plan: TrainPlan, compute: Compute, batch: Batch) -> float:
@@ -71,9 +71,10 @@ def optimizer_of(decoder: Decoder, plan: TrainPlan, compute: Compute) -> Optimiz
     )
 
 
-def _random_rows(config: DecoderConfig, plan: TrainPlan, mask_documents: bool) -> Batch:
-    count = plan.micro_batch * plan.context // DOCUMENT_TOKENS + 2
+def random_rows(config: DecoderConfig, rows: int, context: int, mask_documents: bool) -> Batch:
+    """Return a batch of random ids in documents of usual length: what is in them does not change the speed."""
+    count = rows * context // DOCUMENT_TOKENS + 2
     ids = np.random.default_rng(0).integers(1, config.vocab_size, size=count * DOCUMENT_TOKENS)
     ids[DOCUMENT_TOKENS - 1 :: DOCUMENT_TOKENS] = 0
     documents = Documents(ids, np.arange(count + 1, dtype=np.int64) * DOCUMENT_TOKENS, end_id=0)
-    return PackedBatches(documents, plan.context, 0, mask_documents).batch(0, plan.micro_batch)
+    return PackedBatches(documents, context, 0, mask_documents).batch(0, rows)
