@@ -128,6 +128,16 @@ def cut(decoder: Decoder, mesh: DeviceMesh, compute_dtype: torch.dtype, *, cpu_o
     for module in _sharded_modules(decoder):
         module.set_gradient_divide_factor(1.0)  # losses were divided by the targets of all processes
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no other reduction
+    if decoder.config.has_experts:
+        _expect_unused_experts(decoder)
+
+
+def _expect_unused_experts(decoder: Decoder) -> None:
+    """Let experts that no token of this process chose take part in the sum, with zeros."""
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        raise UserError("parallel = 'fsdp' with experts needs torch 2.13 or later", fix="set parallel = 'ddp'")
+    for module in _sharded_modules(decoder):
+        module.set_reduce_scatter_unused_params(True)
 
 
 def _sharded_modules(decoder: Decoder) -> Iterator[FSDPModule]:

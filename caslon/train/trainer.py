@@ -228,7 +228,10 @@ class Trainer:
                     raise
                 if not self.processes.can_repeat:
                     smaller = max(1, self.progress.micro_batch // 2)
-                    raise OutOfMemory("out of memory within a step", fix=f"set micro_batch = {smaller}") from error
+                    how = f"resume RUN --set pretrain.micro_batch={smaller} --allow-change"
+                    raise OutOfMemory(
+                        "out of memory within a step", fix=f"set micro_batch = {smaller}: {how}"
+                    ) from error
                 return None
 
     def _accumulated(self, batch: Batch, count: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -21,6 +21,14 @@ CONTEXT, VOCABULARY = 16, 51
 SHAPES: tuple[dict[str, Any], ...] = (
     {"family": "qwen3", "hidden_size": 16, "num_attention_heads": 2},
     {"family": "gpt2", "hidden_size": 18, "num_attention_heads": 2, "tie_word_embeddings": False},  # no even parts
+    # So many experts that some are chosen in one process only; without the balance loss, which is not a sum over tokens.
+    {
+        "family": "mixtral",
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_local_experts": 40,
+        "router_aux_loss_coef": 0.0,
+    },
 )
 
 
