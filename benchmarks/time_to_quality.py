@@ -141,6 +141,8 @@ def main() -> None:
                     print(f"skipped: {name}: {failure}")
                     continue
                 workers[worker] = Curve(name, facts.pop("seconds"), facts)
+            if not workers:
+                return
             sizes = {curve.facts["bytes"] for curve in workers.values()}
             assert len(sizes) == 1, f"not the same bytes are scored: {sizes}"
             train(workers, given.parts, given.share)

@@ -133,6 +133,8 @@ def measure(
         for worker, figures in found.items():
             figures.start_seconds = taken(worker, figures, 1)
             taken(worker, figures, given.warm_up)
+            if not figures.problem:
+                print(f"ready: {figures.contender.name}: first step after {figures.start_seconds:.1f} s", flush=True)
         for number in range(given.rounds):
             for precision, rates in ceilings.items():
                 rates.append(ceiling(precision))
