@@ -16,9 +16,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from caslon.train.adamw_int8 import AdamWInt8
 from caslon.train.distributed import ALONE, Processes
 
 OptimizerName = Literal["adamw", "muon"]
+StateFormat = Literal["fp32", "int8"]  # of AdamW's moments
 BETAS = (0.9, 0.95)  # arXiv:2005.14165, appendix B
 EPSILON = 1e-8
 MOMENTUM = 0.95
@@ -123,9 +125,11 @@ class Optimizer:
         momentum: float = MOMENTUM,
         beta1: float = BETAS[0],
         product_dtype: torch.dtype = torch.float32,
+        state_format: StateFormat = "fp32",
         processes: Processes = ALONE,
     ) -> None:
         self.weight_decay, self.betas, self._processes = weight_decay, (beta1, BETAS[1]), processes
+        self._state_format = state_format
         # At their high rates decay would forget rare words between two of their gradients.
         self._table_decay = weight_decay if name == "adamw" else 0.0
         self._ratios = {"tables": table_rate_ratio, "head": head_rate_ratio}
@@ -139,7 +143,7 @@ class Optimizer:
         self._stacks = [_Stack(members, shape, momentum, product_dtype, processes) for shape, members in shapes.items()]
         self._adamw = self._new_adamw()
 
-    def _new_adamw(self) -> torch.optim.AdamW:
+    def _new_adamw(self) -> torch.optim.AdamW | AdamWInt8:
         found, decay, table_decay = self._groups, self.weight_decay, self._table_decay
         members = (
             {"params": list(found.tables.values()), "weight_decay": table_decay, "ratio": self._ratios["tables"]},
@@ -147,9 +151,10 @@ class Optimizer:
             {"params": list(found.decayed.values()), "weight_decay": decay, "ratio": 1.0},
             {"params": list(found.free.values()), "weight_decay": 0.0, "ratio": 1.0},
         )
-        return torch.optim.AdamW(
-            [group for group in members if group["params"]], lr=0.0, betas=self.betas, eps=EPSILON, fused=True
-        )
+        filled = [group for group in members if group["params"]]
+        if self._state_format == "int8":
+            return AdamWInt8(filled, lr=0.0, betas=self.betas, eps=EPSILON)
+        return torch.optim.AdamW(filled, lr=0.0, betas=self.betas, eps=EPSILON, fused=True)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

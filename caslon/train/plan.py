@@ -44,6 +44,7 @@ class TrainPlan:
     save_every: int | None
     keep: int
     on_nan: Literal["skip", "stop"] = "skip"
+    optimizer_state: Literal["fp32", "int8"] = "fp32"
     checkpoint_every: int = 0  # layers between two whose activations are computed again in the backward pass; 0 = none
     keep_every: int | None = None
     best_metric: str = "eval/val_loss"
@@ -142,6 +143,7 @@ def make_plan(
         save_every=upkeep.save_every,
         keep=upkeep.keep,
         on_nan=optimization.on_nan,
+        optimizer_state=optimization.optimizer_state,
         checkpoint_every=upkeep.checkpoint_every,
         keep_every=upkeep.keep_every,
         best_metric=upkeep.best_metric,

@@ -23,6 +23,10 @@ class OptimizationSettings(Settings):
     micro_batch: int | None = Field(None, ge=1, description="rows in memory at once; must divide `batch`")
     context: int | None = Field(None, ge=2, le=1 << 20, description="tokens per row")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="Muon needs fewer steps for the same loss")
+    optimizer_state: Literal["fp32", "int8"] = Field(
+        "fp32",
+        description="numbers of AdamW's moments; int8 takes a quarter of the memory (beside Muon: of the tables)",
+    )
     learning_rate: float | None = Field(None, gt=0, le=1, description="at its peak")
     table_rate_ratio: float | None = Field(
         None, gt=0, description="rate of the embedding (and of the head, where they are one), as a multiple of the rate"

@@ -74,6 +74,7 @@ class Trainer:
             momentum=plan.momentum,
             beta1=plan.beta1,
             product_dtype=compute.product_dtype,
+            state_format=plan.optimizer_state,
             processes=processes,
         )
         rows = processes.micro_batch(plan)
