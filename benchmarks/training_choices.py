@@ -71,7 +71,7 @@ def documents(data: bytes) -> Documents:
 def losses(text: bytes, choice: str, steps: int, batch: int, seed: int) -> list[tuple[int, float]]:
     """Return the validation losses of one run by step."""
     plan = plan_of(choice, steps, batch, seed)
-    compute = choose_compute(DeviceSettings(device="cpu", precision=CHOICES[choice][2]))  # type: ignore[arg-type]
+    compute = choose_compute(DeviceSettings(device="cpu", precision=CHOICES[choice][2]))
     decoder = Decoder(replace(DecoderConfig.preset("nano", vocab_size=256), max_position_embeddings=CONTEXT))
     decoder.initialise(seed)
     cut = len(text) * 9 // 10
