@@ -194,7 +194,11 @@ def loaded_recipe(recipe: Path, overrides: Sequence[str]) -> "Recipe":
     """Return a checked recipe."""
     from caslon.recipe import load_recipe
 
-    return load_recipe(recipe, overrides)
+    try:
+        return load_recipe(recipe, overrides)
+    except UserError as error:
+        error.next = f"caslon check {recipe}"
+        raise
 
 
 def _command(recipe: Path, overrides: Sequence[str]) -> str:

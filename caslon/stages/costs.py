@@ -64,6 +64,7 @@ def _there(chosen: DeviceSettings, device: Device) -> tuple[Rate, int, str, str]
 def _here(
     chosen: DeviceSettings, config: DecoderConfig, what: TrainPlan, document_masking: bool, may_measure: bool
 ) -> tuple[Rate, int, str, str, bool]:
+    from caslon.train.memory import is_out_of_memory
     from caslon.train.peak import free_bytes, peak_of
     from caslon.train.precision import choose_compute
     from caslon.train.timed_steps import RUNS, seconds_of_step
@@ -83,8 +84,12 @@ def _here(
         and memory.total < room
         and not compute.compiles(what.steps)
     ):
-        step = seconds_of_step(config, what, compute, document_masking)
-        rate = Rate(what.tokens_per_step * work / step, f"three timed steps: {step * 1e3:.3g} ms each")
+        try:
+            step = seconds_of_step(config, what, compute, document_masking)
+            rate = Rate(what.tokens_per_step * work / step, f"three timed steps: {step * 1e3:.3g} ms each")
+        except (MemoryError, RuntimeError) as error:  # less room than it seemed: the training itself will find a way
+            if not is_out_of_memory(error):
+                raise
     return rate, room, compute.precision, compute.reason, compute.device.type == "cpu"
 
 

@@ -8,6 +8,7 @@ import torch
 from caslon.errors import OutOfMemory
 from caslon.model.config import DecoderConfig
 from caslon.model.size import Optimizer, training_memory
+from caslon.observe.console import size
 from caslon.train.progress import Progress
 
 ALLOCATOR_WORDS = ("can't allocate memory", "out of memory")  # the CPU's allocator only says so in words
@@ -45,8 +46,8 @@ def memory_advice(config: DecoderConfig, context: int, optimizer: Optimizer) -> 
     least = training_memory(config, micro_batch=1, context=context, optimizer=optimizer, checkpoint_every=1)
     parts = {"weights": least.weights, "gradients": least.gradients, "optimiser": least.optimizer}
     parts |= {"activations": least.activations, "logits": least.logits}
-    told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
+    told = ", ".join(f"{name} {size(count)}" for name, count in parts.items())
     return (
-        f"one row of {context} tokens needs about {least.total / 1e9:.2f} GB ({told}); use a smaller context, width or depth, "
+        f"one row of {context} tokens needs about {size(least.total)} ({told}); use a smaller context, width or depth, "
         "optimizer_state = 'int8', or several GPUs with parallel = 'fsdp'"
     )

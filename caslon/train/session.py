@@ -12,6 +12,7 @@ from caslon.folders import digest_of
 from caslon.model.decoder import Decoder
 from caslon.model.folder import save_model_folder
 from caslon.model.transformers_model import TransformersModel
+from caslon.observe.console import size
 from caslon.observe.events import EventLog
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.train.batches import Batches
@@ -77,7 +78,15 @@ def train_in_folder(
     )
     outcome = trainer.run()
     processes.first(lambda: publish(outcome.best, folder / MODEL_FOLDER))
+    events.note(sizes(outcome.best))
     return outcome
+
+
+def sizes(checkpoint: Path) -> str:
+    """Return what a checkpoint takes on disk, weights alone and with the optimiser's state, in words."""
+    found = {file.name: file.stat().st_size for file in checkpoint.glob("*.safetensors")}
+    weights = sum(count for name, count in found.items() if name.startswith("model"))
+    return f"a checkpoint takes {size(weights)} of weights, {size(sum(found.values()))} with the optimiser's state"
 
 
 def rewind_command(run_folder: Path) -> str:

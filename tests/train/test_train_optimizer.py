@@ -20,6 +20,7 @@ def set_gradients(model: nn.Module, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.mark.promise("pretraining", "Muon brings the singular values of a matrix near one")
 @pytest.mark.parametrize("shape", [(128, 512), (512, 128), (128, 128)])
 def test_muon_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
     matrix = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
@@ -43,6 +44,7 @@ def test_muon_update_has_the_size_of_an_adamw_update() -> None:
     assert (model[0].weight - before).square().mean().sqrt().item() == pytest.approx(0.2, rel=0.15)
 
 
+@pytest.mark.promise("pretraining", "an AdamW step equals that of torch bit for bit")
 def test_adamw_equals_torch_bit_for_bit() -> None:
     ours, theirs = decoder(), decoder()
     optimizer = Optimizer(ours, "adamw", weight_decay=0.1)
@@ -64,6 +66,7 @@ def test_adamw_equals_torch_bit_for_bit() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.promise("pretraining", "tensors of one dimension get no weight decay")
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_one_dimensional_tensors_are_never_decayed(family: str, name: OptimizerName) -> None:

@@ -8,6 +8,7 @@ LLAMA = Schedule("cosine", 5e-4, 1_000, 0, 1e-5)
 WSD = Schedule("wsd", 1e-3, 1_000, 100, 0.0, 200)
 
 
+@pytest.mark.promise("pretraining", "the schedules give the published rates to seven digits")
 @pytest.mark.parametrize(
     ("schedule", "iteration", "rate"),
     [

@@ -67,6 +67,10 @@ def test_a_run_learns_evaluates_samples_and_keeps_its_checkpoints(whole_run: Pat
     assert (whole_run / "checkpoints" / "last").readlink() == Path("step-000040")
 
 
+@pytest.mark.promise(
+    "pretraining",
+    "a run killed with -9 at step 17 and resumed ends in the same bytes: weights, optimiser, metrics, samples",
+)
 def test_a_run_killed_at_step_17_ends_in_the_same_bytes(whole_run: Path, tokens_folder: Path, tmp_path: Path) -> None:
     assert killed_run(tmp_path, tokens_folder, at=17, mode="packed", sent="SIGKILL") == -9
     train(tmp_path, tokens_folder)
@@ -109,6 +113,7 @@ def test_stopping_raises_a_resumable_error(tokens_folder: Path, tmp_path: Path) 
     assert trainer.checkpoints.all()[-1].step == 1
 
 
+@pytest.mark.promise("pretraining", "on a CPU two runs of one recipe give the same bits")
 def test_the_same_run_twice_is_the_same(tokens_folder: Path, tmp_path: Path) -> None:
     for name in ("one", "other"):
         train(tmp_path / name, tokens_folder, plan=QUICK)
@@ -136,6 +141,7 @@ def gradients(trainer: Any, batch: Batch, micro_batch: int) -> list[torch.Tensor
     return [parameter.grad.clone() for parameter in trainer.decoder.parameters()]
 
 
+@pytest.mark.promise("pretraining", "micro-batches with unequal padding give the gradient of the whole batch")
 def test_accumulated_gradients_equal_the_whole_batch_with_unequal_padding(tokens_folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(tokens_folder)
     with EventLog(None) as events:
@@ -173,6 +179,7 @@ def warnings(folder: Path) -> list[str]:
     return [record["text"] for record in read_events(folder / "events.jsonl") if record["kind"] == "note"]
 
 
+@pytest.mark.promise("pretraining", "a step that is not finite is skipped, counted and logged with its documents")
 def test_one_step_that_is_not_finite_is_skipped(tokens_folder: Path, tmp_path: Path) -> None:
     outcome = train(tmp_path, tokens_folder, plan=QUICK, objective=Planted(2))
     assert outcome.skipped == 1
@@ -182,6 +189,7 @@ def test_one_step_that_is_not_finite_is_skipped(tokens_folder: Path, tmp_path: P
     assert all(value.isfinite().all() for value in weights.values())
 
 
+@pytest.mark.promise("pretraining", "five such steps in a row go back to the last checkpoint with half the rate")
 def test_five_in_a_row_go_back_with_half_the_rate(tokens_folder: Path, tmp_path: Path) -> None:
     plan = replace(PLAN, steps=20)
     train(tmp_path, tokens_folder, plan=plan, objective=Planted(*range(12, 17)))
@@ -193,6 +201,7 @@ def test_five_in_a_row_go_back_with_half_the_rate(tokens_folder: Path, tmp_path:
     assert (state["rewinds"], state["rate_scale"]) == (1, 0.5)
 
 
+@pytest.mark.promise("pretraining", "after two rewinds in vain the run stops as diverged")
 def test_rewinding_twice_in_vain_is_divergence(tokens_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Diverged):
         train(tmp_path, tokens_folder, objective=Planted(*range(12, 1000)))
@@ -217,6 +226,7 @@ class Hungry(Planted):
         return super().loss(decoder, batch)
 
 
+@pytest.mark.promise("pretraining", "out of memory halves the micro-batch, and the losses stay what they were")
 def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(tokens_folder: Path, tmp_path: Path) -> None:
     plan = replace(QUICK, micro_batch=4)
     for name, objective in (("roomy", NextToken()), ("tight", Hungry(1))):
