@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
-from caslon.errors import CaslonError, UserError
+from caslon.errors import CaslonError, Stopped, UserError
 from caslon.model.decoder import Decoder
 from caslon.train.batches import Batch
 from caslon.train.plan import TrainPlan
@@ -95,12 +95,16 @@ class Processes:
             world_size=self.world,
             timeout=timedelta(seconds=timeout_seconds),
         )
-        if parallel == "fsdp":
-            from caslon.train.sharded import ShardedProcesses
+        try:
+            if parallel == "fsdp":
+                from caslon.train.sharded import ShardedProcesses
 
-            yield ShardedProcesses(self.rank, self.world, self.local_rank, store, cpu_offload=cpu_offload)
-        else:
-            yield replace(self, store=store)
+                yield ShardedProcesses(self.rank, self.world, self.local_rank, store, cpu_offload=cpu_offload)
+            else:
+                yield replace(self, store=store)
+        except Stopped:  # together, after a save
+            self.agree(False)
+            raise
         self.agree(False)  # the first process may hold the store: it stays until all have heard what it told
         dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 

@@ -189,7 +189,7 @@ def read(split):
         if given == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         given += 1
-        yield f"{split}{number}", f"Text {number}: naïve £{number}\\n" * (1 + number % 5)
+        yield f"{split}{number}", f"{split} {number}: naïve £{number}\\n" * (1 + number % 5)
 if __name__ == "__main__":
     encode.write_token_files(folder, Tokenizer.load(tokenizer), read, dataset_id="d", workers=workers)
     print(given)
