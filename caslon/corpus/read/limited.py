@@ -184,10 +184,12 @@ class _Child:
 
     def _comes(self, seconds: float) -> bool:
         """Wait for an answer for as long as the process works on it, however little of the processor it gets."""
+        if not seconds:  # no time at all is too little for any answer
+            return False
         before = self._processor_seconds()
-        while not seconds or not self._connection.poll(seconds):  # no time at all is too little for any answer
+        while not self._connection.poll(seconds):
             now = self._processor_seconds()
-            if not seconds or now - before < WORKING_SHARE * seconds:
+            if now - before < WORKING_SHARE * seconds:
                 return False
             before = now
         return True
