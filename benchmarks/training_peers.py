@@ -4,7 +4,7 @@
     git clone https://github.com/bahree/helloLondon
     python -m venv peers && peers/bin/pip install -e . transformers accelerate litgpt tensorboard wandb rustbpe tiktoken
     python benchmarks/training_peers.py --python peers/bin/python --nanogpt nanoGPT --nanochat nanochat \\
-        --hellolondon helloLondon [--shape tiny] [--precision fp32] [--rounds 5] [--steps N] [--only NAME]
+        --hellolondon helloLondon [--shape tiny] [--precision fp32] [--rounds 5] [--steps N] [--only NAME] [--skip NAME]
 
 Every trainer is a process of its own that takes a few steps when it is its turn; only one computes at a time. A set is two ways
 of caslon and up to three peers (`--at-once`; memory must hold them all), and what is compared is compared within a set, round by
@@ -61,6 +61,7 @@ class Contender:
 
 CASLON = (
     Contender(OURS, "caslon", {"optimizer": "adamw", "doc_mask": False}),
+    Contender("caslon, same work, compiled", "caslon", {"optimizer": "adamw", "doc_mask": False, "compilation": "on"}),
     Contender("caslon, as it trains", "caslon"),
 )
 PEERS = (
@@ -183,7 +184,7 @@ def cell(shape_name: str, precision: str, given: argparse.Namespace) -> dict[str
     """Measure all contenders at one shape and precision, print the table and return it."""
     shape = SHAPES[shape_name]
     steps = given.steps or STEPS[shape_name]
-    chosen = [one for one in PEERS if one.only_in in ("", precision) and (given.only or "").lower() in one.name.lower()]
+    chosen = [one for one in PEERS if one.only_in in ("", precision) and is_wanted(one.name.lower(), given)]
     absent = [one for one in chosen if getattr(given, one.trainer, "") is None]
     for one in absent:
         print(f"skipped: {one.name}: no --{one.trainer} DIR")
@@ -204,6 +205,11 @@ def cell(shape_name: str, precision: str, given: argparse.Namespace) -> dict[str
         "shape": {"name": shape_name, **shape}, "precision": precision, "steps_of_a_round": steps,
         "flop_per_token": flop, "ceilings_flop_per_second": ceilings, "rows": rows,
     }  # fmt: skip
+
+
+def is_wanted(name: str, given: argparse.Namespace) -> bool:
+    """Return whether --only and --skip let a peer in."""
+    return (given.only or "").lower() in name and not any(part.lower() in name for part in given.skip)
 
 
 def row(one: Figures, all_of_set: Sequence[Figures], number: int, steps: int, shape: dict[str, Any]) -> dict[str, Any]:
@@ -266,6 +272,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), help="default: both")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: both")
     parser.add_argument("--only", help="only peers whose name holds this")
+    parser.add_argument("--skip", action="append", default=[], help="no peers whose name holds this; may be repeated")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="steps of each trainer in a round; 0: 6 at tiny, 2 at slm")
     parser.add_argument("--warm-up", type=int, default=WARM_UP, help="steps of each after its first, before the rounds")
