@@ -127,7 +127,7 @@ def planned(table: dict[str, Any], *, vocab_size: int, **context: Any) -> dict[s
     return {row.name: row for row in pretrain.plan(given)}
 
 
-def test_the_peak_is_measured_once_and_kept(tmp_path, monkeypatch):
+def test_the_best_peak_measured_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(peak, "matmul_flops_per_second", lambda compute: 2.5e11)
     compute = Compute(torch.device("cpu"), "fp32", "test")
@@ -138,6 +138,8 @@ def test_the_peak_is_measured_once_and_kept(tmp_path, monkeypatch):
     assert peak.peak_of(compute) == found
     assert peak.peak_of(Compute(torch.device("cpu"), "bf16", "test")).flops_per_second == 1.0
     assert len(json.loads((tmp_path / "caslon" / "peaks.json").read_text())) == 2
+    monkeypatch.setattr(peak, "matmul_flops_per_second", lambda compute: 3e11)
+    assert peak.peak_of(compute).flops_per_second == 3e11  # the first was taken on a busy machine
 
 
 def test_a_home_that_cannot_be_written_costs_the_memory_only(tmp_path, monkeypatch):
