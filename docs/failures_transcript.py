@@ -26,23 +26,7 @@ from caslon.train.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "guide" / "failures.md"
-WORDS = [
-    "the",
-    "model",
-    "reads",
-    "a",
-    "row",
-    "of",
-    "tokens",
-    "and",
-    "predicts",
-    "what",
-    "comes",
-    "next",
-    "in",
-    "every",
-    "line",
-]
+WORDS = ["the", "model", "reads", "a", "row", "of", "tokens", "and", "predicts", "what", "comes", "next"]
 RECIPE = """name = "small"
 
 [tokenizer]

@@ -19,23 +19,7 @@ from caslon import cli
 from caslon.folders import sha256_of_file
 from caslon.observe.events import metric_values, read_events
 
-WORDS = [
-    "the",
-    "model",
-    "reads",
-    "a",
-    "row",
-    "of",
-    "tokens",
-    "and",
-    "predicts",
-    "what",
-    "comes",
-    "next",
-    "in",
-    "every",
-    "line",
-]
+WORDS = ["the", "model", "reads", "a", "row", "of", "tokens", "and", "predicts", "what", "comes", "next"]
 RECIPE = """
 name = "tiny"
 [tokenizer]

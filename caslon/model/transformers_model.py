@@ -5,6 +5,7 @@ Decoders are the package's own; this is for the layouts around them (BERT, T5). 
 
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from caslon.tokenizer.tokenizer import Tokenizer
 EXTRA = 'pip install "caslon[encoders]"'
 
 
-class TransformersModel(nn.Module):
+class TransformersModel(nn.Module, ABC):
     """An encoder or encoder-decoder. Subclasses build `inner` and say how it is called."""
 
     inner: Any
@@ -55,9 +56,9 @@ class TransformersModel(nn.Module):
             else:
                 self.inner.gradient_checkpointing_disable()
 
+    @abstractmethod
     def initialise(self, seed: int) -> None:
         """Draw the weights from a seed alone."""
-        raise NotImplementedError
 
     def save(self, path: Path, tokenizer: Tokenizer, *, sidecar: Mapping[str, Any]) -> None:
         """Write a complete model folder that transformers' Auto classes load; tied weights are stored once."""

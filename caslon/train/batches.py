@@ -10,6 +10,7 @@ exactly once an epoch. The end token that closes a document is, as an input, the
 Legend: `B` rows of a batch, `T` tokens of a row.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -164,7 +165,7 @@ def uniform(count: int, *key: int) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class TokenRows:
+class TokenRows(ABC):
     """Rows cut out of documents: what packed rows and windows share."""
 
     documents: Documents
@@ -182,9 +183,9 @@ class TokenRows:
         cut = [self.row(number) for number in row_numbers(step, rows)]
         return rows_to_batch(cut, self.context, self.documents.end_id, self.mask_documents)
 
+    @abstractmethod
     def row(self, number: int) -> Row:
         """Return a row of the endless sequence."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -32,22 +32,7 @@ KINDS = [("lm", "llama"), ("mlm", "bert"), ("seq2seq", "t5")]
 
 def texts(count: int, seed: int) -> list[tuple[str, str]]:
     rng = random.Random(seed)
-    words = [
-        "the",
-        "model",
-        "reads",
-        "a",
-        "row",
-        "of",
-        "tokens",
-        "and",
-        "predicts",
-        "what",
-        "comes",
-        "next",
-        "in",
-        "every",
-    ]
+    words = ["the", "model", "reads", "a", "row", "of", "tokens", "and", "predicts", "what", "comes", "next"]
     return [(f"{seed}-{n}", " ".join(rng.choices(words, k=rng.choice([5, 20, 60])))) for n in range(count)]
 
 
