@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from caslon.engine.request import Completion, Piece, Sequence, TokenLogprob
-from caslon.engine.sampler import Choice
+from caslon.engine.sampler import NO_ALLOWED_TOKEN, Choice
 from caslon.engine.stream import TextStream
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -33,10 +33,13 @@ class Answer:
 
     def accept(self, choice: Choice) -> None:
         """Add the chosen token; send what can be shown; end the answer where the token ends it."""
-        if choice.error is not None:
-            self.end("error", error=choice.error)
-            return
         sequence, params = self.sequence, self.sequence.params
+        if choice.error is not None:
+            complete = (
+                choice.error == NO_ALLOWED_TOKEN and sequence.constraint is not None and sequence.constraint.may_end
+            )
+            self.end("stop") if complete else self.end("error", error=choice.error)
+            return
         sequence.append(choice.id)
         if sequence.first_token is None:
             sequence.first_token = time.perf_counter()
@@ -47,6 +50,8 @@ class Answer:
             shown = self._stream.push(choice.id, may_stop=False) if params.include_stop else ""
             self.end("stop", stop_reason=choice.id, shown=shown)
             return
+        if sequence.constraint is not None:
+            sequence.constraint.advance(choice.id)
         shown = self._stream.push(choice.id, may_stop=may_stop)
         if self._stream.stopped_by is not None:
             self.end("stop", stop_reason=self._stream.stopped_by, shown=shown)

@@ -28,6 +28,7 @@ from caslon.engine.paged import PagedCache, kv_bytes_per_token
 from caslon.engine.request import (
     CacheTooSmall,
     Completion,
+    Constraint,
     ContextLengthExceeded,
     EngineClosed,
     InvalidParameter,
@@ -184,15 +185,22 @@ class Engine:
         return [[entry.logprob for entry in scored_tokens(completion)] for completion in completions]
 
     def submit(
-        self, prompt_ids: Many[int], params: SamplingParams | None = None, on_piece: OnPiece | None = None
+        self,
+        prompt_ids: Many[int],
+        params: SamplingParams | None = None,
+        on_piece: OnPiece | None = None,
+        *,
+        constraint: Constraint | None = None,
     ) -> Handle:
         """Start a request from any thread and return its handle.
 
         With `on_piece`, pieces go to that function, in the stepping thread, instead of the handle's iterator.
+        `constraint` says which tokens may come; it belongs to this answer alone.
         A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`.
         """
         pieces: SimpleQueue[Piece] = SimpleQueue()
         answer = self._new_answer(prompt_ids, params or self.params(), on_piece or pieces.put)
+        answer.sequence.constraint = constraint
         self._enqueue([answer])
         self._start_thread()
         return Handle(answer, None if on_piece else pieces, lambda: self._cancel(answer))

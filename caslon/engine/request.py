@@ -10,9 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from caslon.errors import CaslonError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Bounds = tuple[float, float]
 
@@ -232,13 +235,34 @@ class Completion:
     error: str | None = None
 
 
+class Constraint(Protocol):
+    """What an answer may say next, as a grammar does. One object serves one answer."""
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer may end here. Where it may, `mask` leaves the model's end tokens open."""
+        ...
+
+    def mask(self, logits: "Tensor") -> None:
+        """Set the logits [V] of all tokens that may not come next to minus infinity, in place."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """Take the token that came. A token that ends the answer is not told."""
+        ...
+
+    def rollback(self, tokens: int) -> None:
+        """Forget the last so many tokens that came."""
+        ...
+
+
 @dataclass(eq=False)
 class Sequence:
     """One request while it lives in the engine: its tokens, its blocks, and how far both have come.
 
     `ids` is prompt and output in one list; the first `computed` of them have keys and values in `blocks`, the full
     ones known to the pool by `links`. `output_counts` and `draws` are what the sampler needs to know of the past.
-    `wants_tokens` is false for scoring.
+    `wants_tokens` is false for scoring. `wants_hidden` asks each step for the hidden states of its tokens.
     """
 
     prompt: tuple[int, ...]
@@ -246,6 +270,8 @@ class Sequence:
     stop_ids: frozenset[int]
     seed: int
     wants_tokens: bool = True
+    constraint: Constraint | None = None
+    wants_hidden: bool = False
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -274,8 +300,8 @@ class Sequence:
 
     @property
     def shares_prefix(self) -> bool:
-        """Return whether cached blocks may stand for its prompt: not when the prompt itself is to be scored."""
-        return self.params.prompt_logprobs is None
+        """Return whether cached blocks may stand for its prompt: not when each of its tokens has to be seen."""
+        return self.params.prompt_logprobs is None and not self.wants_hidden
 
     def append(self, token: int) -> None:
         """Add a generated token."""

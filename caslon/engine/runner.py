@@ -27,12 +27,18 @@ def lay_out_for_decoding(decoder: Decoder) -> None:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """`next_logits` has a row for each chunk that completes its sequence; `prompt_logits` rows for scored prompts."""
+    """What a step computed.
+
+    `next_logits` has rows for each chunk of `choosing` in turn: one for the token after its newest, then one more
+    after each of its drafted tokens. `prompt_logits` has rows for scored prompts. `hidden` has the final hidden
+    states [T, D] of each chunk whose sequence wants them.
+    """
 
     choosing: list[Chunk]
     next_logits: Tensor
     scoring: list[tuple[Chunk, range]]
     prompt_logits: Tensor
+    hidden: list[tuple[Chunk, Tensor]]
 
 
 class Runner:
@@ -47,13 +53,15 @@ class Runner:
 
     def run(self, plan: StepPlan) -> StepOutput:
         """Compute a step; its keys and values are in the cache afterwards."""
-        ids = [token for chunk in plan for token in chunk.sequence.ids[chunk.start : chunk.end]]
+        ids = [token for chunk in plan for token in chunk.tokens]
         positions = [position for chunk in plan for position in range(chunk.start, chunk.end)]
         attend = StepAttention(self.cache, plan, self._groups, self._row_multiple)
         hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]
         choosing, next_rows, scoring, prompt_rows = _rows_asked_for(plan)
         logits = self._logits(hidden, next_rows + prompt_rows)
-        return StepOutput(choosing, logits[: len(next_rows)], scoring, logits[len(next_rows) :])
+        return StepOutput(
+            choosing, logits[: len(next_rows)], scoring, logits[len(next_rows) :], _hidden_asked_for(plan, hidden)
+        )
 
     def _row(self, numbers: list[int]) -> Tensor:
         padding = [0] * (padded_rows(len(numbers), self._row_multiple) - len(numbers))
@@ -69,14 +77,16 @@ class Runner:
 
 
 def _rows_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int], list[tuple[Chunk, range]], list[int]]:
-    choosing, next_rows = [], []
+    choosing: list[Chunk] = []
+    next_rows: list[int] = []
     scoring, prompt_rows = [], []
     row = 0
     for chunk in plan:
         sequence = chunk.sequence
         if chunk.completes and sequence.wants_tokens:
             choosing.append(chunk)
-            next_rows.append(row + chunk.end - chunk.start - 1)
+            last = row + chunk.end - chunk.start
+            next_rows += range(last - 1 - len(chunk.drafted), last)
         # the logits at a position score the token after it; after a preemption some are known already
         first = max(chunk.start, len(sequence.prompt_logprobs))
         last = min(chunk.end, len(sequence.prompt) - 1)
@@ -85,3 +95,13 @@ def _rows_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int], list[tuple[
             prompt_rows += [row + position - chunk.start for position in range(first, last)]
         row += chunk.end - chunk.start
     return choosing, next_rows, scoring, prompt_rows
+
+
+def _hidden_asked_for(plan: StepPlan, hidden: Tensor) -> list[tuple[Chunk, Tensor]]:
+    found, row = [], 0
+    for chunk in plan:
+        end = row + chunk.end - chunk.start
+        if chunk.sequence.wants_hidden:
+            found.append((chunk, hidden[row:end]))
+        row = end
+    return found

@@ -1,9 +1,9 @@
 """Chooses each sequence's next token from the model's raw logits.
 
-The order is fixed: logit_bias, min_tokens; repetition; frequency and presence; temperature; top-k; top-p; min-p;
-renormalise; draw. Every step works within a row, so a row's choice does not depend on its neighbours. The processors
-give what transformers' do; nucleus sampling: arXiv:1904.09751, min-p: arXiv:2407.01082, repetition penalty:
-arXiv:1909.05858. `S` sequences, `V` vocabulary.
+The order is fixed: constraint (a grammar); logit_bias, min_tokens; repetition; frequency and presence; temperature;
+top-k; top-p; min-p; renormalise; draw. Every step works within a row, so a row's choice does not depend on its
+neighbours. The processors give what transformers' do; nucleus sampling: arXiv:1904.09751, min-p: arXiv:2407.01082,
+repetition penalty: arXiv:1909.05858. `S` sequences, `V` vocabulary.
 """
 
 import math
@@ -118,9 +118,11 @@ def _column(values: Many[float], like: Tensor) -> Tensor:
 
 
 def changed(logits: Tensor, sequence: Sequence) -> Tensor:
-    """Return logits [V] after logit_bias, min_tokens and the three penalties."""
+    """Return logits [V] after the constraint, logit_bias, min_tokens and the three penalties."""
     params = sequence.params
     logits = logits.clone()
+    if sequence.constraint is not None:
+        sequence.constraint.mask(logits)
     if params.logit_bias:
         bias = torch.tensor(list(params.logit_bias.values()), dtype=logits.dtype, device=logits.device)
         logits[list(params.logit_bias)] += bias
@@ -139,7 +141,8 @@ def changed(logits: Tensor, sequence: Sequence) -> Tensor:
 def _is_changed(sequence: Sequence) -> bool:
     params = sequence.params
     return bool(
-        params.logit_bias
+        sequence.constraint is not None
+        or params.logit_bias
         or params.repetition_penalty != 1
         or params.frequency_penalty
         or params.presence_penalty

@@ -15,16 +15,26 @@ from caslon.engine.request import Sequence
 
 @dataclass(frozen=True)
 class Chunk:
-    """The tokens `start` to `end` of one sequence, to be computed in this step."""
+    """The tokens `start` to `end` of one sequence, to be computed in this step.
+
+    The last of them may be `drafted`: guesses of what the sequence will say, which it does not have yet.
+    """
 
     sequence: Sequence
     start: int
     end: int
+    drafted: tuple[int, ...] = ()
 
     @property
     def completes(self) -> bool:
         """Return whether the chunk reaches the newest token, so that the next one can be chosen."""
-        return self.end == len(self.sequence.ids)
+        return self.end - len(self.drafted) == len(self.sequence.ids)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Return the ids to be computed, the drafted ones last."""
+        known = self.sequence.ids[self.start : self.end - len(self.drafted)]
+        return [*known, *self.drafted]
 
 
 StepPlan = list[Chunk]
@@ -84,7 +94,7 @@ class Scheduler:
         size = self.pool.block_tokens
         for chunk in plan:
             sequence = chunk.sequence
-            sequence.computed = chunk.end
+            sequence.computed = chunk.end - len(chunk.drafted)
             for index in range(len(sequence.links), sequence.computed // size):
                 before = sequence.links[-1] if sequence.links else ROOT
                 ids = sequence.ids[index * size : (index + 1) * size]

@@ -51,3 +51,29 @@ def plain_greedy(decoder: Decoder, prompt: list[int], tokens: int) -> tuple[int,
     for _ in range(tokens):
         ids.append(int(decoder.logits(decoder(torch.tensor([ids]))[0, -1]).argmax()))
     return tuple(ids[len(prompt) :])
+
+
+class OnlyTheseInTurn:
+    """A constraint that lets one token come at each place, and the end, if there is one, after the last."""
+
+    def __init__(self, tokens: list[int], end: int | None) -> None:
+        self.tokens = tokens
+        self.end = end
+        self.seen: list[int] = []
+
+    @property
+    def may_end(self) -> bool:
+        return len(self.seen) == len(self.tokens)
+
+    def mask(self, logits: torch.Tensor) -> None:
+        allowed = self.end if self.may_end else self.tokens[len(self.seen)]
+        kept = None if allowed is None else logits[allowed].clone()
+        logits.fill_(-torch.inf)
+        if kept is not None:
+            logits[allowed] = kept
+
+    def advance(self, token: int) -> None:
+        self.seen.append(token)
+
+    def rollback(self, tokens: int) -> None:
+        del self.seen[-tokens:]

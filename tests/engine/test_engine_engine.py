@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_cases import CONTEXT, gib_for, plain_greedy, random_prompts
+from engine_cases import CONTEXT, OnlyTheseInTurn, gib_for, plain_greedy, random_prompts
 
 from caslon.engine.engine import Engine
 from caslon.engine.golden import golden_prompts, write_golden_prompts
@@ -323,3 +323,13 @@ def test_settings_reach_the_scheduler(decoder: Decoder, tokenizer: Tokenizer) ->
         assert (engine._scheduler.max_running, engine._scheduler.max_step_tokens) == (3, 9)
         assert engine._pool.count == 3 * CONTEXT // 32
         assert engine.model_context == CONTEXT
+
+
+def test_a_constrained_answer_says_what_it_may(engine: Engine, tokenizer: Tokenizer) -> None:
+    said = tokenizer.encode("The fox")
+    for ignore_eos, ends in ((False, (*said, tokenizer.end_of_text_id)), (True, tuple(said))):
+        constraint = OnlyTheseInTurn(said, None if ignore_eos else tokenizer.end_of_text_id)
+        handle = engine.submit(PROMPT, SamplingParams(max_tokens=20, ignore_eos=ignore_eos), constraint=constraint)
+        completion = handle.result(WAIT_SECONDS)
+        assert (completion.ids, completion.finish_reason, completion.text) == (ends, "stop", "The fox")
+        assert constraint.seen == said

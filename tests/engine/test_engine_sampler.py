@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_cases import OnlyTheseInTurn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,3 +158,12 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
 
     together = sample(logits, [made(row) for row in range(40)])
     assert together == [sample(logits[row : row + 1], [made(row)])[0] for row in range(40)]
+
+
+def test_a_constraint_decides_before_everything_else() -> None:
+    bound = sequence(temperature=0, logit_bias={0: 100})
+    bound.constraint = OnlyTheseInTurn([3], end=5)
+    assert sample(LOGITS[None], [bound])[0].id == 3
+    blocked = sequence(min_tokens=1, stop_token_ids=(3,))
+    blocked.constraint = OnlyTheseInTurn([3], end=5)
+    assert sample(LOGITS[None], [blocked])[0].error == NO_ALLOWED_TOKEN
