@@ -15,6 +15,7 @@ from caslon import __version__
 from caslon.commands import (
     ablation,
     bench,
+    bench_service,
     corpus,
     corpus_chat,
     corpus_collect,
@@ -53,7 +54,8 @@ app.command("import")(model_files.import_checkpoint)
 app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(scale.app, name="scale")
-app.add_typer(bench.app, name="bench")
+BENCH_TOPICS = (bench, bench_service)
+app.add_typer(BENCH_TOPICS[0].app, name="bench")
 corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)
 corpus.app.add_typer(corpus_sources.app, name="sources")

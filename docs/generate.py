@@ -82,6 +82,7 @@ def rooms() -> list[Path]:
         "ladder",
         "server",
         "ui",
+        "bench",
         "observe",
         "report",
     ]

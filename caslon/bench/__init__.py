@@ -1,0 +1,1 @@
+"""Measures any OpenAI-compatible service, and says which results may be compared."""
