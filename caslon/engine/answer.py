@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from caslon.engine.request import Completion, Piece, Sequence, TokenLogprob
+from caslon.engine.request import ANSWER, Completion, Piece, Section, Sequence, TokenLogprob
 from caslon.engine.sampler import NO_ALLOWED_TOKEN, Choice
-from caslon.engine.stream import TextStream
+from caslon.engine.sections import NO_SECTIONS, THINKING, Sections, SectionStream
 from caslon.tokenizer.tokenizer import Tokenizer
 
 OnPiece = Callable[[Piece], None]
@@ -22,11 +22,13 @@ _log = logging.getLogger(__name__)
 class Answer:
     """A sequence with its text. It ends exactly once: `completion` is set then, and `done` when all is tidied up."""
 
-    def __init__(self, sequence: Sequence, tokenizer: Tokenizer, on_piece: OnPiece | None) -> None:
+    def __init__(
+        self, sequence: Sequence, tokenizer: Tokenizer, on_piece: OnPiece | None, sections: Sections = NO_SECTIONS
+    ) -> None:
         self.sequence = sequence
         self.completion: Completion | None = None
         self.done = threading.Event()
-        self._stream = TextStream(tokenizer, sequence.params)
+        self._stream = SectionStream(tokenizer, sequence.params, sections)
         self._on_piece = on_piece
         self._sent_tokens = 0
         self._last_text = ""
@@ -47,18 +49,28 @@ class Answer:
             sequence.logprobs.append(choice.logprob)
         may_stop = sequence.output_tokens >= params.min_tokens
         if choice.id in sequence.stop_ids and may_stop:
-            shown = self._stream.push(choice.id, may_stop=False) if params.include_stop else ""
+            _, shown = self._stream.push(choice.id, may_stop=False) if params.include_stop else (ANSWER, "")
             self.end("stop", stop_reason=choice.id, shown=shown)
             return
         if sequence.constraint is not None:
             sequence.constraint.advance(choice.id)
-        shown = self._stream.push(choice.id, may_stop=may_stop)
+        section, shown = self._stream.push(choice.id, may_stop=may_stop)
+        if shown and section != self._stream.section:  # half a character before a marker
+            self._send(shown, None, section)
+            shown = ""
         if self._stream.stopped_by is not None:
             self.end("stop", stop_reason=self._stream.stopped_by, shown=shown)
-        elif sequence.output_tokens == params.max_tokens:
+        elif self._has_all_tokens():
             self.end("length", shown=shown)
         elif shown:
-            self._send(shown, None)
+            self._send(shown, None, section)
+
+    def _has_all_tokens(self) -> bool:
+        sequence, params = self.sequence, self.sequence.params
+        if params.thinking_budget is None:
+            return sequence.output_tokens == params.max_tokens
+        own = sequence.output_tokens - self._stream.thinking_tokens
+        return own == params.max_tokens or sequence.output_tokens == params.total_tokens
 
     def end(
         self, reason: str, *, stop_reason: str | int | None = None, shown: str = "", error: str | None = None
@@ -73,7 +85,7 @@ class Answer:
         self._last_text = shown
         self.completion = Completion(
             ids=tuple(sequence.ids[len(sequence.prompt) :]),
-            text=self._stream.text,
+            text=self._stream.text(ANSWER.kind),
             finish_reason=reason,
             stop_reason=stop_reason,
             logprobs=tuple(sequence.logprobs),
@@ -83,22 +95,26 @@ class Answer:
             seed=sequence.seed,
             times=sequence.times(),
             error=error,
+            thinking=self._stream.text(THINKING),
+            thinking_tokens=self._stream.thinking_tokens,
+            thinking_unclosed=self._stream.is_thinking,
+            tool_calls=self._stream.tool_calls(),
         )
 
     def publish(self) -> None:
         """Send the last piece and wake those who wait for the result."""
         assert self.completion is not None
-        self._send(self._last_text, self.completion.finish_reason)
+        self._send(self._last_text, self.completion.finish_reason, self._stream.section)
         self.done.set()
 
-    def _send(self, text: str, finish_reason: str | None) -> None:
+    def _send(self, text: str, finish_reason: str | None, section: Section) -> None:
         if self._on_piece is None:
             return
         sequence, start = self.sequence, self._sent_tokens
         self._sent_tokens = sequence.output_tokens
         ids = tuple(sequence.ids[len(sequence.prompt) + start :])
         try:
-            self._on_piece(Piece(text, ids, tuple(sequence.logprobs[start:]), finish_reason))
+            self._on_piece(Piece(text, ids, tuple(sequence.logprobs[start:]), finish_reason, section))
         except Exception:  # the listener's fault must not stop the engine, which serves others too
             _log.exception("the listener of an answer failed; the answer is aborted")
             self._on_piece = None

@@ -24,6 +24,8 @@ import torch
 from caslon.engine.answer import Answer, Handle, OnPiece, scored_tokens
 from caslon.engine.blocks import BlockPool
 from caslon.engine.defaults import sampling_defaults, stop_ids
+from caslon.engine.form import AnswerForm
+from caslon.engine.grammar import Grammars
 from caslon.engine.paged import PagedCache, kv_bytes_per_token
 from caslon.engine.request import (
     CacheTooSmall,
@@ -39,6 +41,7 @@ from caslon.engine.request import (
 from caslon.engine.runner import Runner, StepOutput, lay_out_for_decoding
 from caslon.engine.sampler import Choice, sample, token_logprobs
 from caslon.engine.scheduler import Scheduler, StepPlan
+from caslon.engine.sections import NO_SECTIONS, Sections
 from caslon.engine.settings import EngineSettings
 from caslon.errors import CaslonError, UserError
 from caslon.model.decoder import Decoder
@@ -132,6 +135,7 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
         )
+        self._grammars = Grammars(tokenizer, self._eos_ids)
         self._answers: dict[Sequence, Answer] = {}
         self._counts: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
@@ -152,6 +156,15 @@ class Engine:
         if verify:
             verify_golden_prompts(engine, Path(folder))
         return engine
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end an answer unless `ignore_eos` is asked for."""
+        return self._eos_ids
+
+    def constraint(self, form: AnswerForm) -> Constraint:
+        """Return what holds one answer to a form; `InvalidSchema`, before any token, for a form that cannot be had."""
+        return self._grammars.constraint(form)
 
     @property
     def largest_request_tokens(self) -> int:
@@ -191,15 +204,16 @@ class Engine:
         on_piece: OnPiece | None = None,
         *,
         constraint: Constraint | None = None,
+        sections: Sections = NO_SECTIONS,
     ) -> Handle:
         """Start a request from any thread and return its handle.
 
         With `on_piece`, pieces go to that function, in the stepping thread, instead of the handle's iterator.
-        `constraint` says which tokens may come; it belongs to this answer alone.
+        `constraint` says which tokens may come; it belongs to this answer alone. `sections` are told apart in the pieces.
         A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`.
         """
         pieces: SimpleQueue[Piece] = SimpleQueue()
-        answer = self._new_answer(prompt_ids, params or self.params(), on_piece or pieces.put)
+        answer = self._new_answer(prompt_ids, params or self.params(), on_piece or pieces.put, sections=sections)
         answer.sequence.constraint = constraint
         self._enqueue([answer])
         self._start_thread()
@@ -241,13 +255,19 @@ class Engine:
     # What follows up to `_step` runs in callers' threads.
 
     def _new_answer(
-        self, prompt_ids: Many[int], params: SamplingParams, on_piece: OnPiece | None, *, wants_tokens: bool = True
+        self,
+        prompt_ids: Many[int],
+        params: SamplingParams,
+        on_piece: OnPiece | None,
+        *,
+        wants_tokens: bool = True,
+        sections: Sections = NO_SECTIONS,
     ) -> Answer:
         prompt = tuple(prompt_ids)
-        self._check(prompt, params, params.max_tokens if wants_tokens else 0)
+        self._check(prompt, params, params.total_tokens if wants_tokens else 0)
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return Answer(Sequence(prompt, params, stops, seed, wants_tokens), self.tokenizer, on_piece)
+        return Answer(Sequence(prompt, params, stops, seed, wants_tokens), self.tokenizer, on_piece, sections)
 
     def _check(self, prompt: tuple[int, ...], params: SamplingParams, max_tokens: int) -> None:
         vocab_size = self.tokenizer.vocab_size

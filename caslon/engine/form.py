@@ -48,7 +48,9 @@ def json_schema(schema: Any) -> AnswerForm:
         raise InvalidSchema("a JSON schema is an object", fix='for example {"type": "object", "properties": {...}}')
     depth = _depth(schema)
     if depth > MAX_DEPTH:
-        raise InvalidSchema(f"the schema is nested {depth} deep; at most {MAX_DEPTH} levels are taken", fix="flatten it")
+        raise InvalidSchema(
+            f"the schema is nested {depth} deep; at most {MAX_DEPTH} levels are taken", fix="flatten it"
+        )
     return AnswerForm("json_schema", json.dumps(schema, ensure_ascii=False))
 
 

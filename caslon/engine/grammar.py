@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 import llguidance
 import numpy as np
@@ -104,7 +105,7 @@ _FIXES = {
 def _source(form: AnswerForm) -> str:
     """Return a form as the library takes it."""
     if form.kind == "json_schema":
-        options: llguidance.JsonCompileOptions = {"whitespace_pattern": WHITESPACE}
+        options: Any = {"whitespace_pattern": WHITESPACE}
         return llguidance.LLMatcher.grammar_from_json_schema(form.text, overrides=options)
     if form.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(form.text)

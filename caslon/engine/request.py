@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from caslon.errors import CaslonError, UserError
 
@@ -32,9 +32,12 @@ RANGES: Mapping[str, tuple[Bounds, str]] = {
     "seed": ((-(2**63), 2**64 - 1), "a 64-bit integer"),
     "logprobs": ((0, 20), "0 to 20"),
     "prompt_logprobs": ((0, 20), "0 to 20"),
+    "thinking_budget": ((0, math.inf), "at least 0"),
 }
-WHOLE_NUMBERS = frozenset({"max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs"})
-MAY_BE_UNSET = frozenset({"seed", "logprobs", "prompt_logprobs"})
+WHOLE_NUMBERS = frozenset(
+    {"max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs", "thinking_budget"}
+)
+MAY_BE_UNSET = frozenset({"seed", "logprobs", "prompt_logprobs", "thinking_budget"})
 
 
 class RequestError(UserError):
@@ -112,7 +115,8 @@ class SamplingParams:
     """How to choose tokens and when to stop. Every field is checked; a bad value raises `InvalidParameter`.
 
     `max_tokens` counts new tokens only. `temperature` 0 is greedy. `logprobs` asks for that many alternatives
-    beside the chosen token, from the model's raw output before any of the changes below.
+    beside the chosen token, from the model's raw output before any of the changes below. With a `thinking_budget`
+    thinking and its two markers do not count as part of the answer, which has `max_tokens` to itself.
     """
 
     max_tokens: int = 16
@@ -133,6 +137,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         for name, (bounds, allowed) in RANGES.items():
@@ -169,6 +174,11 @@ class SamplingParams:
             if not (_is_id(token) and isinstance(bias, int | float) and -100 <= bias <= 100):
                 raise InvalidParameter("logit_bias", {token: bias}, "token ids with numbers from -100 to 100")
 
+    @property
+    def total_tokens(self) -> int:
+        """The most tokens that can come: the answer's, and those of thinking where it has a budget of its own."""
+        return self.max_tokens + (0 if self.thinking_budget is None else self.thinking_budget + 2)
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `InvalidParameter` where a field names a token the model does not have."""
         for name in ("logit_bias", "stop_token_ids"):
@@ -190,17 +200,28 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Section(NamedTuple):
+    """A part of an answer: "answer", "thinking" or "tool_call", and how many of its kind came before it."""
+
+    kind: str
+    number: int
+
+
+ANSWER = Section("answer", 0)
+
+
 @dataclass(frozen=True)
 class Piece:
     """What is streamed: whole characters of text and the tokens that came since the last piece.
 
-    `finish_reason` is set on the last piece only.
+    `finish_reason` is set on the last piece only. `section` says what the text is part of.
     """
 
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    section: Section = ANSWER
 
 
 @dataclass(frozen=True)
@@ -219,7 +240,8 @@ class Completion:
     `ids` holds every generated token, the one that stopped it included; `text` leaves the stop token or stop string
     out unless `include_stop` was asked for. `finish_reason` is "stop", "length", "abort" or "error"; `stop_reason`
     is the token id or string that stopped it; `error` says what failed. `prompt_logprobs` begins with None, because
-    nothing comes before the first token.
+    nothing comes before the first token. Where sections were asked for, `text` is the answer alone, `thinking` and
+    `tool_calls` have the rest, and `thinking_unclosed` says that the answer never began.
     """
 
     ids: tuple[int, ...]
@@ -233,6 +255,10 @@ class Completion:
     seed: int
     times: Times
     error: str | None = None
+    thinking: str = ""
+    thinking_tokens: int = 0
+    thinking_unclosed: bool = False
+    tool_calls: tuple[str, ...] = ()
 
 
 class Constraint(Protocol):

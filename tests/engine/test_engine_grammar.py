@@ -155,3 +155,19 @@ def test_the_last_128_are_kept(tokenizer: Tokenizer) -> None:
 def test_a_monstrous_expression_comes_to_an_end(grammars: Grammars, tokenizer: Tokenizer, pattern: str) -> None:
     with contextlib.suppress(InvalidSchema):
         grammars.constraint(forms.regex(pattern)).mask(torch.zeros(tokenizer.vocab_size))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_engine_obeys_at_any_temperature(engine, name: str) -> None:
+    handles = [
+        engine.submit(
+            [5, 6, 7],
+            engine.params(max_tokens=120, seed=seed, temperature=1.0),
+            constraint=engine.constraint(forms.json_schema(SCHEMAS[name])),
+        )
+        for seed in range(10)
+    ]
+    for whole in (handle.result(60) for handle in handles):
+        assert whole.finish_reason in ("stop", "length")
+        if whole.finish_reason == "stop":
+            jsonschema.validate(json.loads(whole.text), SCHEMAS[name])
