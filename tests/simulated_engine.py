@@ -102,6 +102,7 @@ class SimulatedEngine:
         self.tokenizer = tokenizer
         self.settings = SimpleNamespace(max_running=2, block_tokens=16, prefix_cache=True)
         self.model_context = CONTEXT
+        self.description = {"dtype": "none", "quantization": "none", "device": "none"}
         self.gate = threading.Event()
         self.gate.set()
         self.seconds_per_token = 0.0

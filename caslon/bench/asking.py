@@ -28,10 +28,15 @@ class Exchange:
     prompt_tokens: int
     started: float = 0.0
     pieces: list[float] = field(default_factory=list)
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     output_tokens: int | None = None
     fingerprint: str | None = None
     error: str = ""
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return "".join(self.texts)
 
     @property
     def ttft(self) -> float | None:
@@ -104,7 +109,7 @@ def _take(exchange: Exchange, event: Mapping[str, Any], now: float) -> None:
     exchange.fingerprint = event.get("system_fingerprint") or exchange.fingerprint
     for choice in event["choices"]:
         exchange.pieces.append(now)
-        exchange.text += choice["text"]
+        exchange.texts.append(choice["text"])
     if event.get("usage"):
         exchange.output_tokens = event["usage"]["completion_tokens"]
 

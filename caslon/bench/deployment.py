@@ -32,6 +32,7 @@ FLAGS = {  # of vLLM's command line: the field each one sets
 }
 COUNTS = ("tp", "pp", "dp")
 TOLD = ("engine", "engine_version", "dtype", "quantization", "tp", "pp", "dp", "ep", "device")
+ONE_DEVICE = {"tp": 1, "pp": 1, "dp": 1, "ep": False}  # caslon's engine runs on one
 
 
 class Deployment(Settings):
@@ -96,6 +97,8 @@ async def told_by(service: Service) -> dict[str, Any]:
         raise UserError(f"the service has no model '{wanted}'", where=service.url, fix=f"--model {' | '.join(names)}")
     facts = version.json() if version.status_code == httpx.codes.OK else {}
     told = {key: facts[key] for key in TOLD if key in facts}
+    if card.get("owned_by") == "caslon":
+        told |= ONE_DEVICE
     return {
         "served_model_name": wanted,
         "model": card.get("root") or wanted,

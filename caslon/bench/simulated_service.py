@@ -22,6 +22,7 @@ class SimulatedService(httpx.AsyncBaseTransport):
         self.simulation = simulation
         self.model = model
         self.requests = 0
+        self._pieces: dict[str, bytes] = {}  # the event of each text, made once
         self.counts = {
             "vllm:prompt_tokens_total": 0,
             "vllm:generation_tokens_total": 0,
@@ -54,13 +55,17 @@ class SimulatedService(httpx.AsyncBaseTransport):
         for seconds, text in self.simulation.answer(number, fields["max_tokens"]):
             await asyncio.sleep(seconds)
             tokens += 1
-            yield self._event(choices=[{"index": 0, "text": text, "finish_reason": None}])
+            yield self._pieces.get(text) or self._piece(text)
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
         self.counts["vllm:prompt_tokens_total"] += prompt_tokens
         self.counts["vllm:generation_tokens_total"] += tokens
         self.counts["vllm:request_success_total"] += 1
         yield self._event(choices=[], usage=usage)
         yield b"data: [DONE]\n\n"
+
+    def _piece(self, text: str) -> bytes:
+        made = self._event(choices=[{"index": 0, "text": text, "finish_reason": None}])
+        return self._pieces.setdefault(text, made)
 
     def _event(self, **fields: Any) -> bytes:
         body = {"id": "cmpl-simulated", "object": "text_completion", "model": self.model, **fields}

@@ -1,10 +1,11 @@
-"""Commands that measure this machine."""
+"""Commands that measure this machine, and make a model to measure with."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from caslon.commands.output import JsonOption, group, print_json, print_table
+from caslon.commands.output import JsonOption, group, print_json, print_table, say
 
 app = group(no_args_is_help=True, help="Measure what options are worth on this machine.")
 
@@ -64,3 +65,14 @@ def train(
             for one in measured
         ],
     )
+
+
+@app.command()
+def model(
+    folder: Annotated[Path, typer.Argument(help="where to write it")],
+    seed: Annotated[int, typer.Option(help="same seed, same weights")] = 1,
+) -> None:
+    """Write a small model with random weights (Llama, 4 layers, 256 wide, 8,704 positions) for load tests."""
+    from caslon.model.load_test_model import write_load_test_model
+
+    say(str(write_load_test_model(folder, seed)))

@@ -87,7 +87,7 @@ def chat(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")] = "",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
     name: Annotated[str | None, typer.Option(help="the name clients ask for")] = None,
@@ -99,9 +99,17 @@ def serve(
     max_running: Annotated[int, typer.Option(help="answers written at once")] = 16,
     max_queue: Annotated[int, typer.Option(help="answers that may wait")] = 64,
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(help="no model: answer with the times of a published row (MODEL/8x/PROFILE)")
+    ] = None,
+    simulate_speed: Annotated[float, typer.Option(min=0.001, help="how many times faster than the row")] = 1.0,
+    simulate_fault: Annotated[
+        list[str], typer.Option(help="short:5 = every fifth answer; also refused, stall, garbage (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
 ) -> None:
     """Serve a model behind an OpenAI-compatible API, with a web page, until Ctrl-C."""
-    folder = Path(_model(model))
+    if not model and not simulate:
+        raise UserError("no model to serve", fix="give a model folder: caslon serve runs/NAME/STAGE/model")
     from caslon.engine.settings import EngineSettings
     from caslon.server.run import serve as serve_folder
     from caslon.server.settings import ServerSettings
@@ -111,7 +119,16 @@ def serve(
         ServerSettings, host=host, port=port, model_name=name, page=page, api_key_sha256=tuple(api_key_sha256),
         no_auth=no_auth, max_queue=max_queue,
     )  # fmt: skip
+    if simulate is not None:
+        from caslon.bench.simulation import parsed_faults, simulation_of
+        from caslon.server.simulated_engine import serve_simulated
+
+        simulation = simulation_of(simulate, speed=simulate_speed, faults=parsed_faults(simulate_fault))
+        settings = settings.model_copy(update={"page": False})  # nobody talks with it
+        serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
+        return
     engine_settings = checked(EngineSettings, max_running=max_running, threads=threads)
+    folder = Path(_model(model))
     serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
 
 

@@ -171,6 +171,12 @@ class Engine:
         """Return how many tokens a prompt and its answer may have together: the context, or what the cache holds."""
         return min(self.model_context, self._pool.count * self._pool.block_tokens)
 
+    @property
+    def description(self) -> dict[str, str]:
+        """Return how the model is computed: dtype, quantisation and device."""
+        dtype = str(self.decoder.model.embed_tokens.weight.dtype).removeprefix("torch.")
+        return {"dtype": dtype, "quantization": "none", "device": self.decoder.device.type}
+
     def params(self, **fields: Any) -> SamplingParams:
         """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""
         return SamplingParams(**{**self._sampling_defaults, **fields})

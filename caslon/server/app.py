@@ -150,6 +150,7 @@ def _model_card(service: Service) -> dict[str, Any]:
         "created": service.started,
         "owned_by": "caslon",
         "max_model_len": service.context,
+        "vocab_size": service.tokenizer.vocab_size,
     }
 
 
@@ -169,8 +170,9 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/version")
     async def version() -> dict[str, str]:
-        """Name the versions at work."""
-        return {"version": caslon.__version__, "python": platform.python_version(), "model": service.model_name}
+        """Name the versions at work, and how the model is computed."""
+        versions = {"version": caslon.__version__, "python": platform.python_version()}
+        return {**versions, "model": service.model_name, **service.engine.description}
 
     @app.get("/metrics")
     def metrics() -> Response:
