@@ -77,6 +77,7 @@ def rooms() -> list[Path]:
         "tokenizer",
         "model",
         "train",
+        "compress",
         "engine",
         "evaluate",
         "ladder",
