@@ -18,6 +18,8 @@ int8, 7.7 int4; bfloat16 0.4 plain, 0.5 int8, 0.2 int4). Embeddings, the output 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,7 @@ class QuantisedLinear(nn.Module, ABC):
 
     weight: Tensor
     scale: Tensor
+    written_out = False
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, in_features: int) -> None:
         super().__init__()
@@ -58,6 +61,9 @@ class QuantisedLinear(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return `[..., N]` for `[..., K]`."""
         return F.linear(x, self.dequantised().to(x.dtype), self.bias)
+
+    def _uses_kernel(self, x: Tensor) -> bool:
+        return x.device.type == "cpu" and x.dtype == torch.bfloat16 and not self.written_out
 
     @property
     def resident_bytes(self) -> int:
@@ -81,10 +87,12 @@ class Int8Linear(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[..., N]` for `[..., K]`."""
-        if _has_packed_kernels(x):
+        if self._uses_kernel(x):
             rows = x.reshape(-1, self.in_features)
             product: Tensor = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype))
             product = product.view(*x.shape[:-1], self.out_features)
+        elif self.written_out:
+            return super().forward(x)
         else:
             product = F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
         return product if self.bias is None else product + self.bias
@@ -116,7 +124,7 @@ class Int4Linear(QuantisedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[..., N]` for `[..., K]`."""
-        if not _has_packed_kernels(x) or self.out_features % PACKED_ROWS:
+        if not self._uses_kernel(x) or self.out_features % PACKED_ROWS:
             return super().forward(x)
         if self._packed is None:
             self._pack()
@@ -181,6 +189,19 @@ def quantise_layers(decoder: nn.Module, kind: WeightFormat) -> None:
             setattr(decoder.get_submodule(parent), name, KINDS[kind].quantised(weight, bias))
 
 
+@contextmanager
+def weights_written_out(decoder: nn.Module) -> Iterator[None]:
+    """Let products meanwhile be those of the weights written out, which packed kernels are held to."""
+    layers = [part for part in decoder.modules() if isinstance(part, QuantisedLinear)]
+    for layer in layers:
+        layer.written_out = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.written_out = False
+
+
 def resident_bytes(module: nn.Module) -> int:
     """Return the memory that a model's tensors take, packed values and scales included; what is shared counts once."""
     quantised = [part for part in module.modules() if isinstance(part, QuantisedLinear)]
@@ -189,10 +210,6 @@ def resident_bytes(module: nn.Module) -> int:
         id(tensor): tensor.nbytes for tensor in (*module.parameters(), *module.buffers()) if id(tensor) not in inside
     }
     return sum(others.values()) + sum(part.resident_bytes for part in quantised)
-
-
-def _has_packed_kernels(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.bfloat16
 
 
 def _scale(scale: Tensor) -> Tensor:

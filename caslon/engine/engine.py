@@ -26,6 +26,7 @@ from caslon.engine.blocks import BlockPool
 from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
+from caslon.engine.loading import load_decoder
 from caslon.engine.paged import PagedCache, kv_bytes_per_token
 from caslon.engine.request import (
     CacheTooSmall,
@@ -150,7 +151,8 @@ class Engine:
         from caslon.model.folder import ModelFolder
 
         model = ModelFolder.open(Path(folder))
-        decoder = model.load()
+        settings = settings or EngineSettings()
+        decoder = load_decoder(model, settings)
         lay_out_for_decoding(decoder)
         engine = Engine(decoder, model.tokenizer(), settings, model.generation_config)
         if verify:

@@ -1,10 +1,13 @@
 """Settings of the engine, shared by the `[serve]` table, the command line and every stage that generates. Free of torch."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from caslon.compress.formats import WeightFormat
 from caslon.settings import Settings, side_effect_only
+
+NumberFormat = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class EngineSettings(Settings):
@@ -23,6 +26,15 @@ class EngineSettings(Settings):
     prefix_cache: bool = Field(True, description="reuse blocks of earlier prompts that begin alike")
     batch_invariant: bool = Field(
         True, description="same bits whatever runs beside a request (float32, CPU); off: one lone answer comes faster"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N; auto is a GPU where one is"
+    )
+    dtype: NumberFormat = Field(
+        "auto", description="what is computed in; auto: as stored, where the device computes it"
+    )
+    weights: Literal["auto"] | WeightFormat = Field(
+        "auto", description="how the layers' weights are kept: as stored, or made int8, int4 or nf4 at load"
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()

@@ -6,7 +6,7 @@ of another size, a chat model that cannot stop at the end of its turn.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,18 @@ class ModelFolder:
         _check_end_of_turn(path, tokenizer, generation)
         return ModelFolder(path, config, generation, tokenizer)
 
-    def load(self, *, dtype: "torch.dtype | None" = None, device: str = "cpu") -> "Decoder":
-        """Return the decoder in evaluation mode, in `dtype` (float32 when not given), on `device`."""
+    def load(
+        self,
+        *,
+        dtype: "torch.dtype | None" = None,
+        device: str = "cpu",
+        replace_layers: "Callable[[Decoder], None] | None" = None,
+    ) -> "Decoder":
+        """Return the decoder in evaluation mode, in `dtype` (float32 when not given), on `device`.
+
+        `replace_layers` is given the decoder while its weights still lie in the mapped file, and may put other layers in the
+        place of some: what it replaces is never in memory as it was stored.
+        """
         import torch
 
         from caslon.model.decoder import Decoder
@@ -64,12 +74,17 @@ class ModelFolder:
         with torch.device("meta"):
             decoder = Decoder(self.config)
         try:
-            wanted = dtype or torch.float32
-            # Copied out of the mapped file: its alignment is accidental, and products may depend on it in the last digit.
-            tensors = {name: tensor.to(device, wanted, copy=True) for name, tensor in read_weights(self.path).items()}
-            load_disk_tensors(decoder, tensors)
+            load_disk_tensors(decoder, read_weights(self.path))
         except UserError as error:
             raise UserError(error.what, where=str(self.path), fix=error.fix) from error
+        if replace_layers is not None:
+            replace_layers(decoder)
+        for parameter in decoder.parameters():
+            # Copied out of the mapped file: its alignment is accidental, and products may depend on it in the last digit.
+            parameter.data = parameter.data.to(device, dtype or torch.float32, copy=True)
+        for module in decoder.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
         return decoder.eval()
 
     def tokenizer(self) -> Tokenizer:

@@ -1,0 +1,80 @@
+"""A model folder to the decoder that answers: where it computes, in which number format, and how its weights are kept."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from caslon.compress.linear import quantise_layers, resident_bytes
+from caslon.engine.settings import EngineSettings
+from caslon.errors import UserError
+from caslon.model.decoder import Decoder
+from caslon.model.folder import ModelFolder
+
+FIRST_BF16_CAPABILITY = (8, 0)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model computes and in which format."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+
+
+def placement(settings: EngineSettings, stored_dtype: str) -> Placement:
+    """Return what was asked for, or what suits the machine; `UserError` where it cannot be had."""
+    device = _device(settings.device)
+    if settings.dtype == "float16" and device.type == "cpu":
+        raise UserError(
+            "float16 needs a GPU: a CPU does not compute in it",
+            where="dtype",
+            fix="use bfloat16, or float32 for accuracy",
+        )
+    if settings.dtype != "auto":
+        return Placement(device, DTYPES[settings.dtype])
+    dtype = DTYPES.get(stored_dtype, torch.float32)
+    return Placement(device, dtype if _computes(device, dtype) else torch.float32)
+
+
+def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
+    """Return the folder's decoder, placed and with its weights in the format that was asked for."""
+    where = placement(settings, model.config.dtype)
+    kind = settings.weights
+    decoder = model.load(
+        dtype=where.dtype,
+        device=str(where.device),
+        replace_layers=None if kind == "auto" else lambda decoder: quantise_layers(decoder, kind),
+    )
+    kept = "as stored" if kind == "auto" else kind
+    _log.info("computes in %s; weights %s, %s bytes", where, kept, f"{resident_bytes(decoder):,}")
+    return decoder
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(asked)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"there is no {asked}: {torch.cuda.device_count()} CUDA devices are here",
+            where="device",
+            fix="use cpu or auto",
+        )
+    return device
+
+
+def _computes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether a device multiplies in a format by itself, without emulation."""
+    if dtype == torch.float32:
+        return True
+    if device.type == "cuda":
+        return dtype == torch.float16 or torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY
+    has_bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # AVX512-BF16, AMX or an equal of ARM
+    return dtype == torch.bfloat16 and has_bf16
