@@ -31,6 +31,9 @@ MinP = Annotated[float | None, typer.Option(help="drop tokens below this share o
 RepetitionPenalty = Annotated[float | None, typer.Option(help="above 1 makes repeats rarer")]
 PresencePenalty = Annotated[float | None, typer.Option(help="taken once from tokens already written")]
 FrequencyPenalty = Annotated[float | None, typer.Option(help="taken per earlier use of a token")]
+Weights = Annotated[str, typer.Option(help="auto (as stored), or made at load: int8, int4, nf4")]
+NumberFormat = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16 (GPU only)")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Seed = Annotated[int | None, typer.Option(help="same seed, same answer")]
 
 
@@ -98,6 +101,9 @@ def serve(
     no_auth: Annotated[bool, typer.Option("--no-auth", help="listen beyond this machine without a key")] = False,
     max_running: Annotated[int, typer.Option(help="answers written at once")] = 16,
     max_queue: Annotated[int, typer.Option(help="answers that may wait")] = 64,
+    weights: Weights = "auto",
+    dtype: NumberFormat = "auto",
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     simulate: Annotated[
         str | None, typer.Option(help="no model: answer with the times of a published row (MODEL/8x/PROFILE)")
@@ -127,7 +133,9 @@ def serve(
         settings = settings.model_copy(update={"page": False})  # nobody talks with it
         serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
         return
-    engine_settings = checked(EngineSettings, max_running=max_running, threads=threads)
+    engine_settings = checked(
+        EngineSettings, max_running=max_running, threads=threads, weights=weights, dtype=dtype, device=device
+    )
     folder = Path(_model(model))
     serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
 
