@@ -27,6 +27,7 @@ from caslon.commands import (
     recipes,
     results,
     scale,
+    serving,
     tokenizer,
     tokenizer_compare,
     tokenizer_use,
@@ -50,6 +51,9 @@ app.add_typer(training.app)
 app.add_typer(ablation.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
+app.add_typer(serving.app)
+app.add_typer(serving.keys_app, name="keys")
+app.add_typer(serving.audit_app, name="audit")
 app.command("import")(model_files.import_checkpoint)
 app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")

@@ -120,14 +120,17 @@ class SimulatedEngine:
     def prompt_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
 
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        if len(prompt_ids) + params.max_tokens > CONTEXT:
+            raise ContextLengthExceeded(len(prompt_ids), params.max_tokens, CONTEXT)
+
     def submit(
         self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: OnPiece | None = None
     ) -> SimulatedHandle:
-        if len(prompt_ids) + params.max_tokens > CONTEXT:
-            raise ContextLengthExceeded(len(prompt_ids), params.max_tokens, CONTEXT)
+        self.check(prompt_ids, params)
         self.seen.append((list(prompt_ids), params))
         return SimulatedHandle(self, prompt_ids, params, on_piece)
 
     def stats(self) -> SimpleNamespace:
         counts = {"blocks_used": 1, "blocks_total": 4, "prompt_tokens": 9, "cached_tokens": 3, "preemptions": 0}
-        return SimpleNamespace(running=1, waiting=0, block_tokens=16, **counts)
+        return SimpleNamespace(running=1, waiting=0, block_tokens=16, steps=time.monotonic_ns(), **counts)

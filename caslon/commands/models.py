@@ -1,19 +1,14 @@
-"""Commands about models: generate, chat, serve."""
+"""Commands about models: generate, chat."""
 
-import hashlib
 import json
-import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from caslon.commands.output import JsonOption, group, print_json, say
+from caslon.commands.output import JsonOption, group
 from caslon.errors import UserError
-
-if TYPE_CHECKING:
-    from caslon.server.run import Ready
 
 app = group()
 
@@ -86,77 +81,6 @@ def chat(
     from caslon.ui import terminal
 
     terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name)
-
-
-@app.command()
-def serve(
-    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")] = "",
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
-    name: Annotated[str | None, typer.Option(help="the name clients ask for")] = None,
-    page: Annotated[bool, typer.Option(help="the web page at /")] = True,
-    api_key_sha256: Annotated[
-        list[str], typer.Option(help="SHA-256 of a key that is let in (repeatable); caslon key makes one")
-    ] = [],  # noqa: B006  typer copies it
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="listen beyond this machine without a key")] = False,
-    max_running: Annotated[int, typer.Option(help="answers written at once")] = 16,
-    max_queue: Annotated[int, typer.Option(help="answers that may wait")] = 64,
-    weights: Weights = "auto",
-    dtype: NumberFormat = "auto",
-    device: Device = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    simulate: Annotated[
-        str | None, typer.Option(help="no model: answer with the times of a published row (MODEL/8x/PROFILE)")
-    ] = None,
-    simulate_speed: Annotated[float, typer.Option(min=0.001, help="how many times faster than the row")] = 1.0,
-    simulate_fault: Annotated[
-        list[str], typer.Option(help="short:5 = every fifth answer; also refused, stall, garbage (repeatable)")
-    ] = [],  # noqa: B006  typer copies it
-) -> None:
-    """Serve a model behind an OpenAI-compatible API, with a web page, until Ctrl-C."""
-    if not model and not simulate:
-        raise UserError("no model to serve", fix="give a model folder: caslon serve runs/NAME/STAGE/model")
-    from caslon.engine.settings import EngineSettings
-    from caslon.server.run import serve as serve_folder
-    from caslon.server.settings import ServerSettings
-    from caslon.settings import checked
-
-    settings = checked(
-        ServerSettings, host=host, port=port, model_name=name, page=page, api_key_sha256=tuple(api_key_sha256),
-        no_auth=no_auth, max_queue=max_queue,
-    )  # fmt: skip
-    if simulate is not None:
-        from caslon.bench.simulation import parsed_faults, simulation_of
-        from caslon.server.simulated_engine import serve_simulated
-
-        simulation = simulation_of(simulate, speed=simulate_speed, faults=parsed_faults(simulate_fault))
-        settings = settings.model_copy(update={"page": False})  # nobody talks with it
-        serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
-        return
-    engine_settings = checked(
-        EngineSettings, max_running=max_running, threads=threads, weights=weights, dtype=dtype, device=device
-    )
-    folder = Path(_model(model))
-    serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
-
-
-@app.command()
-def key(as_json: JsonOption = False) -> None:
-    """Make a new API key: print it once, and its SHA-256 for `caslon serve --api-key-sha256`."""
-    made = f"sk-caslon-{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(made.encode()).hexdigest()
-    print_json({"key": made, "sha256": digest}) if as_json else say(f"key      {made}\nsha-256  {digest}")
-
-
-def _say_ready(ready: "Ready", page: bool) -> None:
-    web = f"web page   {ready.url}/\n" if page else ""
-    say(
-        f"{web}API        {ready.url}/v1   (model {ready.model_name}, context {ready.context_tokens:,} tokens, "
-        f"{'key needed' if ready.with_key else 'no key'}, ready in {ready.seconds:.1f} s)\n"
-        f"try        curl {ready.url}/v1/completions -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{ready.model_name}", "prompt": "def ", "max_tokens": 32}}\'\nstop       Ctrl-C'
-    )
-    sys.stdout.flush()
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

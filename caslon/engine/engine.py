@@ -227,6 +227,10 @@ class Engine:
         self._start_thread()
         return Handle(answer, None if on_piece else pieces, lambda: self._cancel(answer))
 
+    def check(self, prompt_ids: Many[int], params: SamplingParams) -> None:
+        """Raise what `submit` would raise for a request that cannot be served."""
+        self._check(tuple(prompt_ids), params, params.max_tokens)
+
     def stats(self) -> EngineStats:
         """Return the counts of this moment."""
         return EngineStats(

@@ -7,17 +7,13 @@ import asyncio
 import contextlib
 import logging
 import platform
-import re
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import caslon
 from caslon.engine.engine import Engine
@@ -26,23 +22,16 @@ from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.completions import create_completion
 from caslon.server.errors import SERVER_ERROR, Refused, refused_from
-from caslon.server.limits import BodyLimit, KeyGuard
+from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.metrics import CONTENT_TYPE
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 from caslon.server.tokenize import detokenize, tokenize
+from caslon.server.watch import Watch
 from caslon.server.wire import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, Wire
 
 log = logging.getLogger("caslon.server")
 
-LAG_PROBE_SECONDS = 0.25
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# A page may run its own scripts and styles and talk to its own server, and nobody else, whatever a model writes into it.
-SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
 
 
@@ -78,7 +67,7 @@ def create_app(
         app = mount_page(app, service)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(KeyGuard, digests=settings.api_key_sha256)
+    app.add_middleware(KeyGuard, service=service)
     app.add_middleware(RequestRecord, service=service)
     return app
 
@@ -86,25 +75,19 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    probe = asyncio.create_task(_probe_lag(service))
+    watch = asyncio.create_task(Watch(service).run())
     try:
         yield
     finally:
-        probe.cancel()
+        watch.cancel()
         service.interrupt()
-
-
-async def _probe_lag(service: Service) -> None:
-    while True:
-        due = time.perf_counter() + LAG_PROBE_SECONDS
-        await asyncio.sleep(LAG_PROBE_SECONDS)
-        service.metrics.loop_lag.set(max(0.0, time.perf_counter() - due))
+        await to_thread.run_sync(service.admission.close)
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
     def add(path: str, endpoint: Endpoint, shape: type[Wire]) -> None:
         async def answer(request: Request) -> Response:
-            return await endpoint(service, request)
+            return await endpoint(service.on_behalf_of(request.state.call), request)
 
         body = {"required": True, "content": {"application/json": {"schema": shape.model_json_schema()}}}
         app.add_api_route(
@@ -127,14 +110,15 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return HTMLResponse(api_page(app.openapi()))
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """List the served model."""
-        return {"object": "list", "data": [_model_card(service)]}
+    async def models(request: Request) -> dict[str, Any]:
+        """List the models the key allows."""
+        allowed = service.on_behalf_of(request.state.call).may_use(service.model_name)
+        return {"object": "list", "data": [_model_card(service)] if allowed else []}
 
     @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict[str, Any]:
+    async def model(model: str, request: Request) -> dict[str, Any]:
         """Describe the served model."""
-        service.check_model(model)
+        service.on_behalf_of(request.state.call).check_model(model)
         return _model_card(service)
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
@@ -158,13 +142,15 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     @app.get("/health/live")
     async def live() -> dict[str, str]:
-        """Answer while the process works."""
+        """Answer 200 while the process works, 500 when the engine has work and does none of it."""
+        if service.is_stuck:
+            raise Refused(500, "the engine has work and takes no step", code="engine_stuck", kind=SERVER_ERROR)
         return {"status": "ok"}
 
     @app.get("/health/ready")
     async def ready() -> dict[str, str]:
         """Answer 200 while new requests are taken."""
-        if service.admission.draining:
+        if service.queue.draining:
             raise Refused(503, "the server is shutting down", code="draining", kind=SERVER_ERROR)
         return {"status": "ready"}
 
@@ -198,41 +184,3 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(CaslonError, known)
     app.add_exception_handler(HTTPException, from_starlette)
     app.add_exception_handler(Exception, known)
-
-
-class RequestRecord:
-    """ASGI middleware: gives each request an id (the caller's when it sent one) and counts it by route and status."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app = app
-        self.service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its id."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update({"x-request-id": request_id, **SECURITY_HEADERS})
-                self.service.metrics.http_request(_route(scope), message["status"])
-            await send(message)
-
-        await self.app(scope, receive, send_with_id)
-
-
-def _request_id(scope: Scope) -> str:
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _route(scope: Scope) -> str:
-    """Return the pattern of the route, which bounds the number of labels; the page's many paths count as one."""
-    path = getattr(scope.get("route"), "path", None)
-    return (
-        path if isinstance(path, str) and path.startswith(("/v1", "/health", "/tok", "/detok", "/metrics")) else "page"
-    )

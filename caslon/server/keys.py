@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,6 @@ class KeyStore:
         self._file = sqlite3.connect(folder / KEYS_FILE, timeout=BUSY_SECONDS, check_same_thread=False)
         self._file.row_factory = sqlite3.Row
         self._lock = threading.Lock()
-        self._seen_version: int | None = None
 
     @staticmethod
     def made(folder: Path) -> "KeyStore":
@@ -115,7 +114,7 @@ class KeyStore:
         )  # fmt: skip
         return key, self._insert(key)
 
-    def keys(self) -> list[Key]:
+    def all(self) -> list[Key]:
         """Return all keys, revoked and expired ones too, oldest first."""
         with self._lock:
             return [_key(row) for row in self._file.execute("SELECT * FROM keys ORDER BY created")]
@@ -155,13 +154,12 @@ class KeyStore:
         key = _key(row) if row is not None and right else None
         return key if key is not None and key.is_valid(time.time()) else None
 
-    def changed(self) -> bool:
-        """Return whether another process wrote since this was last asked."""
+    def still_valid(self, ids: Iterable[str]) -> set[str]:
+        """Return those of some keys' ids that still let in."""
+        now, marks = time.time(), ",".join("?" * len(ids := list(ids)))
         with self._lock:
-            version = int(self._file.execute("PRAGMA data_version").fetchone()[0])
-        changed = self._seen_version is not None and version != self._seen_version
-        self._seen_version = version
-        return changed
+            rows = self._file.execute(f"SELECT * FROM keys WHERE id IN ({marks})", ids).fetchall()  # noqa: S608
+        return {row["id"] for row in rows if _key(row).is_valid(now)}
 
     def _insert(self, key: Key) -> str:
         secret = secrets.token_urlsafe(32)

@@ -112,6 +112,8 @@ class AnswerClock:
     metrics: ServerMetrics
     prompt_tokens: int
     received: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    first: float | None = None
     last_token: float | None = None
     tokens: int = 0
     phases_known: bool = False
@@ -122,17 +124,18 @@ class AnswerClock:
             return
         now = time.perf_counter()
         if self.last_token is None:
+            self.first = now
             self.metrics.first_token.observe(now - self.received)
         else:
             self.metrics.between_tokens.observe((now - self.last_token) / len(piece.ids))
         self.last_token = now
         self.tokens += len(piece.ids)
 
-    def end(self, finish_reason: str) -> None:
-        """Note the end, whatever the reason."""
+    def end(self, finish_reason: str, counted_prompt_tokens: int) -> None:
+        """Note the end, whatever the reason. A prompt with several answers counts with the first of them."""
         self.metrics.whole.observe(time.perf_counter() - self.received)
         self.metrics.ended(finish_reason)
-        self.metrics.prompt_tokens.inc(self.prompt_tokens)
+        self.metrics.prompt_tokens.inc(counted_prompt_tokens)
         self.metrics.generation_tokens.inc(self.tokens)
         self.metrics.prompt_sizes.observe(self.prompt_tokens)
         self.metrics.answer_sizes.observe(self.tokens)

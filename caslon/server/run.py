@@ -20,14 +20,15 @@ from caslon.engine.engine import Engine
 from caslon.engine.settings import EngineSettings
 from caslon.errors import CaslonError, UserError
 from caslon.model.folder import ModelFolder
+from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
-from caslon.server.limits import check_exposure
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_SECONDS = 60.0
 BACKLOG = 2048
+READER_TIMEOUT_MILLISECONDS = 30_000
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,7 +65,11 @@ def serve(
             name = settings.model_name or model_name_of(model.path)
             app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
             ready = Ready(
-                url_of(listener), name, engine.model_context, bool(settings.api_key_sha256), time.perf_counter() - began
+                url_of(listener),
+                name,
+                engine.model_context,
+                app.state.service.admission.keys is not None,
+                time.perf_counter() - began,
             )
             server = DrainingServer(app, settings)
             server.on_started = lambda: on_ready(ready) if on_ready else None
@@ -99,6 +104,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(
+        socket, "TCP_USER_TIMEOUT"
+    ):  # a client that takes nothing is cut, even with its last bytes in our buffer
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_TIMEOUT_MILLISECONDS)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -162,7 +171,7 @@ class DrainingServer(uvicorn.Server):
     def stop(self) -> None:
         """Refuse new requests and end when the running ones have; a second call ends now."""
         self.force_exit = self.should_exit
-        self.service.admission.draining = True
+        self.service.queue.draining = True
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -3,75 +3,176 @@
 The API and the web page both ask here, so that limits and metrics hold for both. Everything is safe to call from many threads.
 """
 
+import contextlib
+import copy
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from caslon.engine.answer import Handle, OnPiece
 from caslon.engine.engine import Engine
-from caslon.engine.request import Completion, Piece, SamplingParams
+from caslon.engine.request import Completion, Constraint, Piece, SamplingParams
 from caslon.errors import CaslonError
-from caslon.server.errors import Refused, invalid
-from caslon.server.limits import Admission
+from caslon.server.admission import Admission
+from caslon.server.calls import Call
+from caslon.server.errors import SERVER_ERROR, Refused, invalid
 from caslon.server.metrics import AnswerClock, ServerMetrics
+from caslon.server.queue import FairQueue
 from caslon.server.settings import ServerSettings
 from caslon.tokenizer.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
+WAITING_PER_RUNNING = 4
+STUCK_SECONDS = 60.0
+TIMEOUT = "timeout"  # a finish reason of the server's own
 
 
 class Answer:
-    """One answer on its way. The engine's thread hands its pieces on; with the last one it is counted and leaves the queue."""
+    """One answer on its way: it waits, runs, and ends. The engine's thread hands its pieces on.
 
-    def __init__(self, clock: AnswerClock, on_piece: OnPiece, on_end: Callable[["Answer"], None]) -> None:
-        self._clock = clock
+    An answer that the server breaks off has `broken`, which `result` raises; one whose time is over ends with what it has.
+    """
+
+    def __init__(self, clock: AnswerClock, params: SamplingParams, on_piece: OnPiece, service: "Service") -> None:
+        self.params = params
+        self.counted_prompt_tokens = 0
+        self.is_running = False
+        self.ended = False
+        self.finish_reason: str | None = None
+        self.broken: Refused | None = None
+        self.seed: int | None = None
+        self.start: Callable[[], Handle]
+        self.call: Call | None = service.call
+        self.clock = clock
         self._on_piece = on_piece
-        self._on_end = on_end
+        self._service = service
         self._handle: Handle | None = None
-        self._ended = False
+        self._wanted_end: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written so far."""
+        return self.clock.tokens
 
     def attach(self, handle: Handle) -> None:
         """Take the engine's handle, which is only there when the first pieces may already have come."""
-        self._handle = handle
+        with self._lock:
+            self._handle = handle
+            unwanted = self._wanted_end is not None
+        if unwanted:
+            handle.cancel()
 
     def receive(self, piece: Piece) -> None:
         """Take a piece from the engine's thread; the last one has a finish reason."""
-        self._clock.piece(piece)
+        self.clock.piece(piece)
         if piece.finish_reason is not None:
-            self._ended = True
-            self._clock.end(piece.finish_reason)
-            self._on_end(self)
+            if piece.finish_reason == "abort" and self._wanted_end is not None:
+                piece = dataclasses.replace(piece, finish_reason=self._wanted_end)
+            self.finish_reason = piece.finish_reason
+            self.ended = True
+            self.clock.end(self.finish_reason or "abort", self.counted_prompt_tokens)
+            self._service.ended(self)
         self._on_piece(piece)
 
     def result(self) -> Completion:
-        """Return the whole answer. After its last piece has come this does not wait."""
-        assert self._handle is not None, "the answer was never started"
+        """Return the whole answer. After its last piece has come this does not wait. `Refused` if the server broke it off."""
+        if self.broken is not None:
+            raise self.broken
+        if self._handle is None:
+            raise Refused(503, "the answer was never started", code="aborted", kind=SERVER_ERROR)
         completion = self._handle.result()
-        self._clock.phases(completion.times)
-        return completion
+        self.clock.phases(completion.times)
+        self.seed = completion.seed
+        return dataclasses.replace(completion, finish_reason=self.finish_reason or completion.finish_reason)
 
     def cancel(self) -> None:
         """Stop the answer within one step of the engine; harmless after its end."""
-        if self._handle is not None and not self._ended:
-            self._handle.cancel()
+        self._end_as("abort")
+
+    def time_out(self) -> None:
+        """End the answer with what it has: its time is over."""
+        self._end_as(TIMEOUT)
+
+    def break_off(self, reason: Refused) -> None:
+        """End the answer with an error."""
+        self.broken = self.broken or reason
+        self._end_as("abort")
+
+    def never_started(self) -> None:
+        """End an answer that the engine never had."""
+        self.receive(Piece("", (), finish_reason="abort"))
+
+    def _end_as(self, reason: str) -> None:
+        with self._lock:
+            if self.ended or self._wanted_end is not None:
+                return
+            self._wanted_end = reason
+            handle = self._handle
+        if handle is not None:
+            handle.cancel()
+        elif self._service.queue.remove(self):
+            self.never_started()
+
+
+class Progress:
+    """Notices an engine that has work and takes no step."""
+
+    def __init__(self) -> None:
+        self.is_stuck = False
+        self._steps: int | None = None
+        self._since = time.monotonic()
+
+    def note(self, steps: int, has_work: bool) -> None:
+        """Note how many steps the engine has taken so far."""
+        now = time.monotonic()
+        if steps != self._steps or not has_work:
+            self._steps, self._since = steps, now
+        self.is_stuck = now - self._since >= STUCK_SECONDS
 
 
 class Service:
-    """One served model."""
+    """One served model. `on_behalf_of` gives the same service to one caller."""
 
     def __init__(
         self, engine: Engine, model_name: str, settings: ServerSettings, *, fingerprint: str | None = None
     ) -> None:
         self.engine = engine
+        self.settings = settings
         self.fingerprint = fingerprint
         self.started = int(time.time())
         self.model_name = model_name
-        self.admission = Admission(engine.settings.max_running, settings.max_queue)
+        self.call: Call | None = None
+        most_running = engine.settings.max_running
+        waiting = WAITING_PER_RUNNING * most_running if settings.max_queue is None else settings.max_queue
+        self.queue: FairQueue[Answer] = FairQueue(most_running, waiting)
         self.metrics = ServerMetrics(model_name, self._figures)
-        self._open: set[Answer] = set()
+        self.admission = Admission(settings, model_name, fingerprint)
+        self.progress = Progress()
+        self.open: set[Answer] = set()
         self._lock = threading.Lock()
+
+    def on_behalf_of(self, call: Call) -> "Service":
+        """Return the service as one caller may use it; what it holds is shared."""
+        service = copy.copy(self)
+        service.call = call
+        return service
+
+    @contextlib.contextmanager
+    def page_call(self, opened: Call) -> Iterator["Service"]:
+        """Give the service to a page for one answer; it is limited and written down as a request of who opened the page."""
+        call = Call(uuid.uuid4().hex, "page", opened.address, opened.key, status=200)
+        self.admission.enter(call)
+        try:
+            yield self.on_behalf_of(call)
+        finally:
+            for answer in call.answers:
+                answer.cancel()
+            self.admission.leave(call)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -95,11 +196,18 @@ class Service:
             if not 0 <= token < size:
                 raise invalid(f"{token} is not a token id (0 to {size - 1})", param)
 
+    def may_use(self, model: str) -> bool:
+        """Return whether the caller's key allows a model."""
+        return self.call is None or self.call.key is None or self.call.key.may_use(model)
+
     def check_model(self, model: str | None) -> None:
-        """Raise `Refused` (404) when another model than the served one is asked for."""
+        """Raise `Refused`: 404 when another model than the served one is asked for, 403 when the key does not allow it."""
         if model is not None and model != self.model_name:
             message = f"the model '{model}' does not exist here; available: {self.model_name}"
             raise Refused(404, message, code="model_not_found", param="model")
+        if not self.may_use(self.model_name):
+            message = f"this key does not allow the model '{self.model_name}'"
+            raise Refused(403, message, code="model_not_allowed", param="model", kind="permission_error")
 
     def chat_ids(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """Return the ids of a conversation; `Refused` when the model has no chat template."""
@@ -113,49 +221,85 @@ class Service:
         return self.engine.prompt_ids(text) or [self.tokenizer.end_of_text_id]
 
     def submit(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], on_piece: Callable[[int, Piece], None]
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams],
+        on_piece: Callable[[int, Piece], None],
+        constraints: Sequence[Constraint | None] | None = None,
     ) -> list[Answer]:
-        """Admit and start one answer for each prompt, all or none. `on_piece` gets its place and its pieces.
+        """Admit one answer for each prompt, all or none, and start them in their turn. `on_piece` gets place and pieces.
 
         It is called in the engine's thread, which must not be kept waiting.
         """
-        self.admission.enter(len(prompts))
-        answers = [
-            Answer(AnswerClock(self.metrics, len(prompt)), partial(on_piece, index), self._ended)
-            for index, prompt in enumerate(prompts)
-        ]
+        for prompt, chosen in zip(prompts, params, strict=True):
+            self.engine.check(prompt, chosen)
+        fresh = [index == 0 or prompt is not prompts[index - 1] for index, prompt in enumerate(prompts)]
+        if self.call is not None:
+            wanted = sum(len(prompt) for prompt, first in zip(prompts, fresh, strict=True) if first)
+            self.admission.reserve(self.call, wanted + sum(chosen.max_tokens for chosen in params))
+        answers = []
+        for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
+            clock = AnswerClock(self.metrics, len(prompt), self._received())
+            answer = Answer(clock, chosen, partial(on_piece, index), self)
+            answer.counted_prompt_tokens = len(prompt) if fresh[index] else 0
+            # What asks for nothing is not passed on.
+            more = {} if constraints is None else {"constraint": constraints[index]}
+            answer.start = partial(self.engine.submit, prompt, chosen, answer.receive, **more)
+            answers.append(answer)
+        holder, weight = (self.call.holder, self.call.weight) if self.call else ("", 1)
         with self._lock:
-            self._open.update(answers)
-        started = 0
-        try:
-            for prompt, chosen, answer in zip(prompts, params, answers, strict=True):
-                answer.attach(self.engine.submit(prompt, chosen, answer.receive))
-                started += 1
-        except CaslonError:
-            for answer in answers[:started]:
-                answer.cancel()
-            for answer in answers[started:]:
-                self._ended(answer)
-            raise
+            self.queue.put(holder, weight, answers)
+            self.open.update(answers)
+            if self.call is not None:
+                self.call.answers += answers
+        self._start_next()
         return answers
 
-    def interrupt(self) -> None:
-        """Cancel every open answer: the time to end by themselves is over."""
-        with self._lock:
-            answers = list(self._open)
-        for answer in answers:
-            answer.cancel()
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the engine has had work for a minute and took no step of it."""
+        return self.progress.is_stuck
 
-    def _ended(self, answer: Answer) -> None:
+    def interrupt(self) -> None:
+        """Break every open answer off: the time to end by themselves is over."""
+        for answer in self.open_answers():
+            answer.break_off(Refused(503, "the server is shutting down", code="draining", kind=SERVER_ERROR))
+
+    def ended(self, answer: Answer) -> None:
+        """Note the end of an answer and start the next one."""
         with self._lock:
-            self._open.discard(answer)
-        self.admission.leave()
+            self.open.discard(answer)
+        if answer.is_running:
+            self.queue.leave()
+            self._start_next()
+        if answer.call is not None:
+            answer.call.note_end()
+
+    def _received(self) -> float:
+        return self.call.received if self.call else time.perf_counter()
+
+    def _start_next(self) -> None:
+        while (answer := self.queue.take()) is not None:
+            answer.is_running = True
+            answer.clock.started = time.perf_counter()
+            try:
+                answer.attach(answer.start())
+            except CaslonError as error:
+                answer.broken = Refused(503, error.what, code="aborted", kind=SERVER_ERROR)
+                answer.is_running = False
+                self.queue.leave()
+                answer.never_started()
+
+    def open_answers(self) -> list[Answer]:
+        """Return the answers that wait or run."""
+        with self._lock:
+            return list(self.open)
 
     def _figures(self) -> Mapping[str, float]:
         stats = self.engine.stats()
         return {
             "vllm:num_requests_running": stats.running,
-            "vllm:num_requests_waiting": stats.waiting,
+            "vllm:num_requests_waiting": stats.waiting + self.queue.waiting,
             "vllm:kv_cache_usage_perc": stats.blocks_used / stats.blocks_total,
             "vllm:prefix_cache_queries": stats.prompt_tokens,
             "vllm:prefix_cache_hits": stats.cached_tokens,

@@ -1,43 +1,59 @@
-"""Settings of the HTTP server: where it listens, who may ask, and how much it takes on."""
+"""Settings of the HTTP server: where it listens, who may ask, how much it takes on, how long it waits, what it writes down."""
 
-import re
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from caslon.errors import UserError
+from caslon.server.allowance import allowances_of
 from caslon.settings import Settings, side_effect_only
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-class ServerSettings(Settings):
+def _setting(default: Any, description: str, **bounds: Any) -> Any:
+    """Return a field that changes nothing of what the model answers."""
+    return Field(default, description=description, json_schema_extra=side_effect_only(), **bounds)
+
+
+class TimeoutSettings(Settings):
+    """How long the server waits, in seconds, before it gives up on the queue, the model or the client."""
+
+    queue_timeout_seconds: float = _setting(30.0, "longest wait for a turn; then 503", gt=0)
+    first_token_timeout_seconds: float = _setting(60.0, "longest wait for a first token after that; then 503", gt=0)
+    request_timeout_seconds: float = _setting(600.0, "longest answer; then it ends with what it has", gt=0)
+    reader_timeout_seconds: float = _setting(30.0, "longest pause of a client that reads; then it is cut", gt=0)
+    drain_timeout_seconds: float = _setting(60.0, "time running answers get after SIGTERM", ge=0)
+
+
+class StateSettings(Settings):
+    """What the server keeps on disk, all of it in one folder, and who is limited to what."""
+
+    state: Path | None = _setting(None, "folder of keys, limits and the audit log; left out: nothing is written")
+    no_auth: bool = _setting(False, "listen beyond this machine without a key")
+    limits: tuple[str, ...] = _setting((), "WHO:WHAT=NUMBER, as in key:requests_per_minute=60; needs state")
+    limit_by: Literal["token_bucket", "sliding_log", "fixed_window", "leaky_bucket"] = _setting(
+        "token_bucket", "how a limit per minute is held"
+    )
+    audit_bytes: int = _setting(64 << 20, "size at which a new audit file is begun", ge=4096)
+
+    @field_validator("limits")
+    @classmethod
+    def _known_limits(cls, limits: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            allowances_of(limits)
+        except UserError as error:
+            raise ValueError(f"{error.what} ({error.fix})") from None
+        return limits
+
+
+class ServerSettings(TimeoutSettings, StateSettings):
     """How a model is served. None of these changes what the model answers."""
 
-    host: str = Field("127.0.0.1", description="address to listen on", json_schema_extra=side_effect_only())
-    port: int = Field(
-        8000, ge=0, le=65535, description="port; 0 picks a free one", json_schema_extra=side_effect_only()
-    )
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8000, "port; 0 picks a free one", ge=0, le=65535)
     model_name: str | None = Field(None, description="name clients ask for; default: the folder's")
-    page: bool = Field(True, description="serve the web page at /", json_schema_extra=side_effect_only())
-    api_key_sha256: tuple[str, ...] = Field(
-        (), description="SHA-256 (hex) of each key that is let in", json_schema_extra=side_effect_only()
-    )
-    no_auth: bool = Field(
-        False, description="listen beyond this machine without a key", json_schema_extra=side_effect_only()
-    )
-    max_queue: int = Field(
-        64, ge=0, description="answers that may wait for the engine", json_schema_extra=side_effect_only()
-    )
-    max_body_bytes: int = Field(
-        4 << 20, ge=1024, description="longest request body", json_schema_extra=side_effect_only()
-    )
-    drain_timeout_seconds: float = Field(
-        60.0, ge=0, description="time running answers get after SIGTERM", json_schema_extra=side_effect_only()
-    )
-
-    @field_validator("api_key_sha256")
-    @classmethod
-    def _hex_digests(cls, digests: tuple[str, ...]) -> tuple[str, ...]:
-        for digest in digests:
-            if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-                raise ValueError("a key is given by its SHA-256: 64 hex digits (printf %s KEY | sha256sum)")
-        return tuple(digest.lower() for digest in digests)
+    page: bool = _setting(True, "serve the web page at /")
+    max_queue: int | None = _setting(None, "answers that may wait for the engine; default: 4 x max_running", ge=0)
+    max_body_bytes: int = _setting(4 << 20, "longest request body", ge=1024)

@@ -22,9 +22,9 @@ from caslon.engine.answer import OnPiece
 from caslon.engine.engine import Engine, EngineStats
 from caslon.engine.request import Completion, ContextLengthExceeded, EngineClosed, Piece, SamplingParams, Times
 from caslon.engine.settings import EngineSettings
+from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
 from caslon.server.errors import SERVER_ERROR, Refused
-from caslon.server.limits import check_exposure
 from caslon.server.run import DrainingServer, Ready, listening_socket, url_of
 from caslon.server.settings import ServerSettings
 from caslon.tokenizer.tokenizer import Tokenizer
@@ -111,10 +111,14 @@ class SimulatedEngine:
         """Return the ids of a text prompt."""
         return self.tokenizer.encode(text)
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: OnPiece) -> SimulatedHandle:
-        """Start an answer. `ContextLengthExceeded` for one that is too long even here."""
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Raise `ContextLengthExceeded` for a request that is too long even here."""
         if len(prompt_ids) + params.max_tokens > CONTEXT_TOKENS:
             raise ContextLengthExceeded(len(prompt_ids), params.max_tokens, CONTEXT_TOKENS)
+
+    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: OnPiece) -> SimulatedHandle:
+        """Start an answer. `ContextLengthExceeded` for one that is too long even here."""
+        self.check(prompt_ids, params)
         number = next(self._numbers)
         pieces = self.simulation.answer(number, params.max_tokens)
         handle = SimulatedHandle(len(prompt_ids), params, pieces, on_piece)
@@ -254,7 +258,11 @@ def serve_simulated(
     with listening_socket(settings.host, settings.port) as listener, SimulatedEngine(simulation) as engine:
         app = simulated_app(engine, model_name, settings)
         ready = Ready(
-            url_of(listener), model_name, CONTEXT_TOKENS, bool(settings.api_key_sha256), time.perf_counter() - began
+            url_of(listener),
+            model_name,
+            CONTEXT_TOKENS,
+            app.state.service.admission.keys is not None,
+            time.perf_counter() - began,
         )
         server = DrainingServer(app, settings)
         server.on_started = lambda: on_ready(ready)

@@ -23,6 +23,8 @@ log = logging.getLogger("caslon.server")
 
 # Unicode's other line ends: plain text to the standard, but some clients split events at them.
 LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
+MOST_WAITING_BYTES = 1 << 20
+EVENT_BYTES = 250  # what stands around a piece's text
 DONE = b"data: [DONE]\n\n"
 
 
@@ -50,22 +52,37 @@ def check_whole(completion: Completion) -> Completion:
     return completion
 
 
+def _bytes_of(piece: Piece) -> int:
+    """Return about how many bytes a piece takes as an event."""
+    return EVENT_BYTES * (1 + len(piece.logprobs)) + len(piece.text)
+
+
 class Pieces:
     """The pieces of a request's answers, from the engine's thread to the event loop that made this object."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._answers: Sequence[Answer] = ()
+        self._put_bytes = 0
+        self._taken_bytes = 0
 
     def put(self, index: int, piece: Piece) -> None:
-        """Add a piece of the answer at `index`, from any thread."""
+        """Add a piece of the answer at `index`, from any thread. When its reader is too far behind, the answers end."""
+        self._put_bytes += _bytes_of(piece)
+        if self._put_bytes - self._taken_bytes > MOST_WAITING_BYTES:
+            message = f"the client is more than {MOST_WAITING_BYTES} bytes behind"
+            for answer in self._answers:
+                answer.break_off(Refused(408, message, code="slow_reader"))
         self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
 
     async def of(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece]]:
         """Yield places and pieces in the order they come, until all answers have ended; raise when one was broken off."""
+        self._answers = answers
         ended = 0
         while ended < len(answers):
             index, piece = await self._queue.get()
+            self._taken_bytes += _bytes_of(piece)
             if piece.finish_reason is not None:
                 check_whole(answers[index].result())
                 ended += 1

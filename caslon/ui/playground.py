@@ -84,7 +84,7 @@ class Playground:
         try:
             params = self._params(values, logprobs=ALTERNATIVES)
             ids = self.service.text_ids(prompt)
-            for facts in self._write(ids, params, page_of(request), view):
+            for facts in self._write(ids, params, request, view):
                 yield view.html(live=not facts), facts
         except (CaslonError, Refused) as error:
             yield view.html(), problem_line(refused_from(error).message)
@@ -106,7 +106,7 @@ class Playground:
         head = [{"role": "system", "content": system}] if system.strip() else []
         try:
             ids = self.service.chat_ids([*head, *turns])
-            for facts in self._write(ids, self._params(values), page_of(request), view):
+            for facts in self._write(ids, self._params(values), request, view):
                 answered = [*turns, {"role": "assistant", "content": view.text}]
                 yield answered, conversation(answered, live=not facts), facts
         except (CaslonError, Refused) as error:
@@ -126,12 +126,19 @@ class Playground:
         """Stop what this page waits for."""
         self.running.stop(page_of(request))
 
-    def _write(self, ids: list[int], params: SamplingParams, page: str, view: TokenView) -> Iterator[str]:
-        """Let the engine write; yield an empty line at each refresh and the facts at the end."""
+    def _write(self, ids: list[int], params: SamplingParams, request: gr.Request, view: TokenView) -> Iterator[str]:
+        """Let the engine write for who opened the page; yield an empty line at each refresh and the facts at the end."""
+        assert request.request is not None  # only a call from Python has none
+        with self.service.page_call(request.request.state.call) as service:
+            yield from self._written(service, ids, params, page_of(request), view)
+
+    def _written(
+        self, service: Service, ids: list[int], params: SamplingParams, page: str, view: TokenView
+    ) -> Iterator[str]:
         began = drawn = time.perf_counter()
         first = None
         pieces: SimpleQueue[Piece] = SimpleQueue()
-        [answer] = self.service.submit([ids], [params], lambda _, piece: pieces.put(piece))
+        [answer] = service.submit([ids], [params], lambda _, piece: pieces.put(piece))
         self.running.start(page, answer)
         for piece in iter(pieces.get, None):
             view.add(piece)

@@ -2,7 +2,7 @@ import httpx
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from caslon.server.limits import key_digest
+from caslon.server.keys import KeyStore
 from caslon.server.run import running_server
 from caslon.server.settings import ServerSettings
 
@@ -96,15 +96,22 @@ def test_request_id_is_echoed_or_made(url: str) -> None:
 
 
 @pytest.fixture
-def guarded(engine):
-    settings = ServerSettings(page=False, api_key_sha256=(key_digest("sk-right"), key_digest("sk-other")))
-    with running_server(engine, "fox", settings) as address:
+def keys(tmp_path):
+    store = KeyStore.made(tmp_path)
+    scopes = ("infer", "metrics")
+    return [store.create(name, scopes=scopes)[1] for name in ("one", "other")]
+
+
+@pytest.fixture
+def guarded(engine, keys, tmp_path):
+    with running_server(engine, "fox", ServerSettings(page=False, state=tmp_path)) as address:
         yield address
 
 
-def test_key_is_needed_and_enough(guarded: str) -> None:
-    for key in ("sk-right", "sk-other"):
+def test_key_is_needed_and_enough(guarded: str, keys: list[str]) -> None:
+    for key in keys:
         assert OpenAI(base_url=f"{guarded}/v1", api_key=key).models.list().data[0].id == "fox"
+    assert httpx.get(f"{guarded}/v1/models", headers={"x-api-key": keys[0]}).status_code == 200
     with pytest.raises(AuthenticationError) as refused:
         OpenAI(base_url=f"{guarded}/v1", api_key="sk-wrong").models.list()
     assert refused.value.code == "invalid_api_key"
@@ -118,8 +125,8 @@ def test_every_path_but_health_is_guarded(guarded: str) -> None:
         assert httpx.get(guarded + path).status_code == 200, path
 
 
-def test_browser_shows_the_key_as_password(guarded: str) -> None:
+def test_browser_shows_the_key_as_password(guarded: str, keys: list[str]) -> None:
     assert "Basic" in httpx.get(guarded).headers["www-authenticate"]
-    assert httpx.get(f"{guarded}/metrics", auth=("anyone", "sk-right")).status_code == 200
+    assert httpx.get(f"{guarded}/metrics", auth=("anyone", keys[0])).status_code == 200
     assert httpx.get(f"{guarded}/metrics", auth=("anyone", "sk-wrong")).status_code == 401
     assert httpx.get(f"{guarded}/metrics", headers={"authorization": "Basic ÿ".encode("latin-1")}).status_code == 401

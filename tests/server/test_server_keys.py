@@ -45,11 +45,11 @@ def test_the_files_hold_no_key(store: KeyStore, tmp_path: Path) -> None:
 
 def test_revoked_expired_and_replaced_keys(store: KeyStore, tmp_path: Path) -> None:
     other = KeyStore(tmp_path / "state")
-    assert not other.changed()
     key, shown = store.create("laptop")
-    assert other.changed()
     assert other.found(shown)
+    assert other.still_valid([key.id, "nobody"]) == {key.id}
     store.revoke(key.id)
+    assert other.still_valid([key.id]) == set()
     assert other.found(shown) is None
     _, expired = store.create("short", expires=time.time() - 1)
     assert store.found(expired) is None

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from simulated_engine import CONTEXT, SimulatedEngine
 
-from caslon.server.limits import key_digest
+from caslon.server.keys import KeyStore
 from caslon.server.run import running_server
 from caslon.server.settings import ServerSettings
 
@@ -27,8 +27,13 @@ def page_engine(tokenizer) -> SimulatedEngine:
 
 
 @pytest.fixture(scope="module")
-def page_url(page_engine: SimulatedEngine) -> Iterator[str]:
-    settings = ServerSettings(page=True, api_key_sha256=(key_digest("sk-page"),))
+def page_key(tmp_path_factory) -> str:
+    return KeyStore.made(tmp_path_factory.getbasetemp() / "page-state").create("page")[1]
+
+
+@pytest.fixture(scope="module")
+def page_url(page_engine: SimulatedEngine, page_key: str, tmp_path_factory) -> Iterator[str]:
+    settings = ServerSettings(page=True, state=tmp_path_factory.getbasetemp() / "page-state")
     with running_server(page_engine, "fox", settings) as url:
         yield url
 
@@ -48,12 +53,14 @@ def asked() -> list[str]:
 
 
 @pytest.fixture
-def page(browser, page_url: str, page_engine: SimulatedEngine, asked: list[str]) -> Iterator["playwright.Page"]:
+def page(
+    browser, page_url: str, page_key: str, page_engine: SimulatedEngine, asked: list[str]
+) -> Iterator["playwright.Page"]:
     page_engine.finished.clear()
     page_engine.seen.clear()
     page_engine.seconds_per_token = 0.0
     context = browser.new_context(
-        viewport={"width": 1280, "height": 900}, http_credentials={"username": "any", "password": "sk-page"}
+        viewport={"width": 1280, "height": 900}, http_credentials={"username": "any", "password": page_key}
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -151,9 +158,9 @@ def test_no_request_left_the_server(page, page_url: str, asked: list[str]) -> No
     assert len(asked) > 10
 
 
-def test_page_is_guarded_and_told_to_ask_nobody_else(page_url: str) -> None:
+def test_page_is_guarded_and_told_to_ask_nobody_else(page_url: str, page_key: str) -> None:
     assert httpx.get(page_url).status_code == 401
-    answer = httpx.get(page_url, auth=("any", "sk-page"))
+    answer = httpx.get(page_url, auth=("any", page_key))
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert httpx.get(f"{page_url}/v1/nothing", auth=("any", "sk-page")).json()["error"]["code"] == "not_found"
+    assert httpx.get(f"{page_url}/v1/nothing", auth=("any", page_key)).json()["error"]["code"] == "not_found"

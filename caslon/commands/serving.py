@@ -1,0 +1,234 @@
+"""Commands about a service: serve a model, make and revoke keys, check the audit log."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caslon.commands.models import Device, NumberFormat, Weights
+from caslon.commands.output import JsonOption, figure, group, print_json, print_table, say
+from caslon.errors import UserError
+
+if TYPE_CHECKING:
+    from caslon.server.keys import Key, KeyStore
+    from caslon.server.run import Ready
+
+app = group()
+keys_app = group(help="Keys of a service: who may ask, for what, and how much.")
+audit_app = group(help="The audit log of a service.")
+
+StateOption = Annotated[Path, typer.Option("--state", help="the folder of the service's keys, limits and audit log")]
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")] = "",
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
+    name: Annotated[str | None, typer.Option(help="the name clients ask for")] = None,
+    page: Annotated[bool, typer.Option(help="the web page at /")] = True,
+    state: Annotated[
+        Path | None, typer.Option(help="folder of keys, limits and the audit log; left out: nothing is written")
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="listen beyond this machine without a key")] = False,
+    limit: Annotated[
+        list[str],
+        typer.Option(help="WHO:WHAT=NUMBER (repeatable), as in key:requests_per_minute=60; WHO is key, address or all"),
+    ] = [],  # noqa: B006  typer copies it
+    limit_by: Annotated[
+        str, typer.Option(help="token_bucket, sliding_log, fixed_window or leaky_bucket")
+    ] = "token_bucket",
+    max_running: Annotated[int, typer.Option(help="answers written at once")] = 16,
+    max_queue: Annotated[int | None, typer.Option(help="answers that may wait; default: 4 x max-running")] = None,
+    queue_timeout: Annotated[float, typer.Option(help="seconds an answer may wait for its turn")] = 30.0,
+    request_timeout: Annotated[float, typer.Option(help="seconds after which an answer ends with what it has")] = 600.0,
+    drain_timeout: Annotated[float, typer.Option(help="seconds running answers get after SIGTERM")] = 60.0,
+    weights: Weights = "auto",
+    dtype: NumberFormat = "auto",
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(help="no model: answer with the times of a published row (MODEL/8x/PROFILE)")
+    ] = None,
+    simulate_speed: Annotated[float, typer.Option(min=0.001, help="how many times faster than the row")] = 1.0,
+    simulate_fault: Annotated[
+        list[str], typer.Option(help="short:5 = every fifth answer; also refused, stall, garbage (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
+) -> None:
+    """Serve a model behind an OpenAI-compatible API, with a web page, until Ctrl-C."""
+    if not model and not simulate:
+        raise UserError("no model to serve", fix="give a model folder: caslon serve runs/NAME/STAGE/model")
+    from caslon.engine.settings import EngineSettings
+    from caslon.server.run import serve as serve_folder
+    from caslon.server.settings import ServerSettings
+    from caslon.settings import checked
+
+    settings = checked(
+        ServerSettings, host=host, port=port, model_name=name, page=page, state=state, no_auth=no_auth,
+        limits=tuple(limit), limit_by=limit_by, max_queue=max_queue, queue_timeout_seconds=queue_timeout,
+        request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout,
+    )  # fmt: skip
+    if simulate is not None:
+        from caslon.bench.simulation import parsed_faults, simulation_of
+        from caslon.server.simulated_engine import serve_simulated
+
+        simulation = simulation_of(simulate, speed=simulate_speed, faults=parsed_faults(simulate_fault))
+        settings = settings.model_copy(update={"page": False})  # nobody talks with it
+        serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
+        return
+    from caslon.run_list import model_folder_of
+
+    folder = model_folder_of(Path(model))
+    engine_settings = checked(
+        EngineSettings, max_running=max_running, threads=threads, weights=weights, dtype=dtype, device=device
+    )
+    serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
+
+
+@keys_app.command()
+def create(
+    name: Annotated[str, typer.Option(help="whose key it is, for you to recognise")],
+    state: StateOption,
+    scopes: Annotated[str, typer.Option(help="of infer, embed, metrics, admin")] = "infer",
+    models: Annotated[str, typer.Option(help="models it may ask for; all if left out")] = "",
+    adapters: Annotated[str, typer.Option(help="adapters it may ask for; all if left out")] = "",
+    expires: Annotated[str | None, typer.Option(help="after 90d, 12h, 30m")] = None,
+    limit: Annotated[
+        list[str], typer.Option(help="WHAT=NUMBER (repeatable), as in tokens_per_day=100000; goes before the server's")
+    ] = [],  # noqa: B006  typer copies it
+    weight: Annotated[int, typer.Option(min=1, help="its turns in a round of the queue")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print it, this once."""
+    from caslon.server.allowance import allowance_of
+    from caslon.server.keys import KeyStore
+
+    key, shown = KeyStore.made(state).create(
+        name,
+        scopes=_words(scopes),
+        models=_words(models),
+        adapters=_words(adapters),
+        allowance=allowance_of(limit, "--limit"),
+        weight=weight,
+        expires=None if expires is None else time.time() + _seconds(expires),
+    )
+    _show_once(key, shown, as_json)
+
+
+@keys_app.command("list")
+def list_keys(state: StateOption, as_json: JsonOption = False) -> None:
+    """List all keys, never what they are shown as."""
+    found = _store(state).all()
+    if as_json:
+        print_json([_described(key) for key in found])
+        return
+    columns = ("id", "name", "state", "scopes", "models", "expires", "limits")
+    print_table(columns, ([row[column] for column in columns] for row in map(_described, found)))
+
+
+@keys_app.command()
+def revoke(key: Annotated[str, typer.Argument(help="its id", metavar="ID")], state: StateOption) -> None:
+    """Let a key in no more: within a second, running answers included."""
+    say(f"revoked {_store(state).revoke(key).name} ({key})")
+
+
+@keys_app.command()
+def rotate(
+    key: Annotated[str, typer.Argument(help="its id", metavar="ID")], state: StateOption, as_json: JsonOption = False
+) -> None:
+    """Replace a key by a new one with the same rights and account; the old one is valid for 24 hours more."""
+    new, shown = _store(state).rotate(key)
+    _show_once(new, shown, as_json)
+
+
+@keys_app.command()
+def usage(state: StateOption, as_json: JsonOption = False) -> None:
+    """Show what each key used, by day (UTC)."""
+    from caslon.server.accounts import ACCOUNTS_FILE, Accounts
+
+    names = {f"key:{key.holder}": key.name for key in _store(state).all()}
+    used = Accounts(state).usage() if (state / ACCOUNTS_FILE).is_file() else []
+    rows = [
+        {
+            "key": row.holder.removeprefix("key:"), "name": names.get(row.holder, ""), "day": row.day,
+            "requests": row.requests, "prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens,
+        }
+        for row in used
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("key", "name", "day", "requests", "prompt_tokens", "completion_tokens")
+    print_table(columns, ([figure(row[column]) for column in columns] for row in rows))
+
+
+@audit_app.command()
+def verify(
+    state: StateOption,
+    head: Annotated[str | None, typer.Option(help="LINES:HASH that you kept elsewhere")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that no line was edited, removed or moved."""
+    from caslon.server.audit import Head, verify_audit
+
+    kept = None
+    if head is not None:
+        lines, _, digest = head.partition(":")
+        if not lines.isdigit() or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UserError(f"'{head}' is no head", where="--head", fix="give what an earlier verify printed")
+        kept = Head(int(lines), digest)
+    found = verify_audit(state, kept)
+    if as_json:
+        print_json({"lines": found.lines, "head": f"{found.lines}:{found.digest}"})
+        return
+    say(f"{found.lines:,} lines, each follows the one before it\nhead {found.lines}:{found.digest}")
+
+
+def _store(state: Path) -> "KeyStore":
+    from caslon.server.keys import KeyStore
+
+    return KeyStore(state)
+
+
+def _show_once(key: "Key", shown: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": key.id, "key": shown})
+        return
+    say(f"key  {shown}\nid   {key.id}\nkeep it now: it is stored nowhere and not shown again")
+
+
+def _described(key: "Key") -> dict[str, Any]:
+    state = "valid" if key.is_valid(time.time()) else "revoked" if key.revoked else "expired"
+    expires = None if key.expires is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(key.expires))
+    limits = {name: value for name, value in vars(key.allowance).items() if value is not None}
+    return {
+        "id": key.id, "name": key.name, "state": state, "scopes": ",".join(key.scopes),
+        "models": ",".join((*key.models, *key.adapters)) or "all", "expires": expires or "never",
+        "limits": ", ".join(f"{name}={value}" for name, value in limits.items()) or "the server's",
+    }  # fmt: skip
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None or not int(match[1]):
+        raise UserError(f"'{text}' is no time", where="--expires", fix="write 90d, 12h, 30m or 45s")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def _say_ready(ready: "Ready", page: bool) -> None:
+    web = f"web page   {ready.url}/\n" if page else ""
+    say(
+        f"{web}API        {ready.url}/v1   (model {ready.model_name}, context {ready.context_tokens:,} tokens, "
+        f"{'key needed' if ready.with_key else 'no key'}, ready in {ready.seconds:.1f} s)\n"
+        f"try        curl {ready.url}/v1/completions -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{ready.model_name}", "prompt": "def ", "max_tokens": 32}}\'\nstop       Ctrl-C'
+    )
+    sys.stdout.flush()
