@@ -15,7 +15,7 @@ from typing import Any
 
 from caslon.engine.answer import Handle, OnPiece
 from caslon.engine.engine import Engine
-from caslon.engine.request import Completion, Constraint, Piece, SamplingParams
+from caslon.engine.request import Completion, Piece, SamplingParams
 from caslon.errors import CaslonError
 from caslon.server.admission import Admission
 from caslon.server.calls import Call
@@ -225,11 +225,11 @@ class Service:
         prompts: Sequence[Sequence[int]],
         params: Sequence[SamplingParams],
         on_piece: Callable[[int, Piece], None],
-        constraints: Sequence[Constraint | None] | None = None,
+        options: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Answer]:
         """Admit one answer for each prompt, all or none, and start them in their turn. `on_piece` gets place and pieces.
 
-        It is called in the engine's thread, which must not be kept waiting.
+        `options` are what else `Engine.submit` takes for each, such as a constraint. `on_piece` is called in the engine's thread, which must not be kept waiting.
         """
         for prompt, chosen in zip(prompts, params, strict=True):
             self.engine.check(prompt, chosen)
@@ -242,8 +242,7 @@ class Service:
             clock = AnswerClock(self.metrics, len(prompt), self._received())
             answer = Answer(clock, chosen, partial(on_piece, index), self)
             answer.counted_prompt_tokens = len(prompt) if fresh[index] else 0
-            # What asks for nothing is not passed on.
-            more = {} if constraints is None else {"constraint": constraints[index]}
+            more: Mapping[str, Any] = options[index] if options else {}
             answer.start = partial(self.engine.submit, prompt, chosen, answer.receive, **more)
             answers.append(answer)
         holder, weight = (self.call.holder, self.call.weight) if self.call else ("", 1)
