@@ -229,7 +229,8 @@ class Service:
     ) -> list[Answer]:
         """Admit one answer for each prompt, all or none, and start them in their turn. `on_piece` gets place and pieces.
 
-        `options` are what else `Engine.submit` takes for each, such as a constraint. `on_piece` is called in the engine's thread, which must not be kept waiting.
+        `options` are what else `Engine.submit` takes for each, such as a constraint. `on_piece` is called
+        in the engine's thread, which must not be kept waiting.
         """
         for prompt, chosen in zip(prompts, params, strict=True):
             self.engine.check(prompt, chosen)
