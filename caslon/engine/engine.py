@@ -27,7 +27,7 @@ from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
 from caslon.engine.loading import load_decoder
-from caslon.engine.paged import PagedCache, kv_bytes_per_token
+from caslon.engine.paged import kv_bytes_per_token
 from caslon.engine.request import (
     CacheTooSmall,
     Completion,
@@ -39,7 +39,7 @@ from caslon.engine.request import (
     SamplingParams,
     Sequence,
 )
-from caslon.engine.runner import Runner, StepOutput, lay_out_for_decoding
+from caslon.engine.runner import StepOutput, runner_for
 from caslon.engine.sampler import Choice, sample, token_logprobs
 from caslon.engine.scheduler import Scheduler, StepPlan
 from caslon.engine.sections import NO_SECTIONS, Sections
@@ -131,8 +131,7 @@ class Engine:
         dtype = decoder.model.embed_tokens.weight.dtype
         count = _block_count(settings, self.model_context, kv_bytes_per_token(config, dtype), decoder.device)
         self._pool = BlockPool(count, settings.block_tokens, prefix_cache=settings.prefix_cache)
-        self._cache = PagedCache(config, count, settings.block_tokens, dtype, decoder.device)
-        self._runner = Runner(decoder, self._cache, tokenizer.vocab_size, batch_invariant=settings.batch_invariant)
+        self._runner = runner_for(self.decoder, settings, count, tokenizer.vocab_size)
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
         )
@@ -153,7 +152,6 @@ class Engine:
         model = ModelFolder.open(Path(folder))
         settings = settings or EngineSettings()
         decoder = load_decoder(model, settings)
-        lay_out_for_decoding(decoder)
         engine = Engine(decoder, model.tokenizer(), settings, model.generation_config)
         if verify:
             verify_golden_prompts(engine, Path(folder))
@@ -239,7 +237,7 @@ class Engine:
             blocks_total=self._pool.count,
             blocks_used=self._pool.used,
             blocks_known=self._pool.known,
-            kv_bytes=self._cache.bytes,
+            kv_bytes=self._runner.cache_bytes,
             steps=self._counts["steps"],
             preemptions=self._scheduler.preemptions,
             prompt_tokens=self._counts["prompt_tokens"],

@@ -4,12 +4,15 @@
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from caslon.engine.paged import PagedCache, StepAttention, padded_rows
 from caslon.engine.scheduler import Chunk, StepPlan
+from caslon.engine.settings import EngineSettings
+from caslon.errors import UserError
 from caslon.model.decoder import ROW_MULTIPLE, Decoder
 
 
@@ -41,15 +44,57 @@ class StepOutput:
     hidden: list[tuple[Chunk, Tensor]]
 
 
-class Runner:
-    """The one place where the engine calls the decoder."""
+class Runner(Protocol):
+    """What computes steps: a decoder and its key-value cache."""
+
+    kernels: str  # "compiled" or "torch"
+
+    @property
+    def cache_bytes(self) -> int:
+        """Return the size of the key-value cache."""
+
+    def run(self, plan: StepPlan) -> StepOutput:
+        """Compute a step; its keys and values are in the cache afterwards."""
+
+
+def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_size: int) -> Runner:
+    """Return the compiled kernels where they can compute the decoder, else torch; `UserError` if only the former will do."""
+    from caslon.engine.native.library import library
+    from caslon.engine.native.model import why_not
+
+    reason = "torch was asked for" if settings.kernels == "torch" else why_not(decoder)
+    if reason is None and (kernels := library()) is not None:
+        from caslon.engine.native.runner import NativeRunner
+
+        return NativeRunner(kernels, decoder, blocks, settings.block_tokens, vocab_size)
+    if settings.kernels == "compiled":
+        reason = (
+            reason or "they were not built when caslon was installed, or this processor has no AVX-512 with bfloat16"
+        )
+        raise UserError(f"the compiled kernels cannot be used: {reason}", where="kernels", fix='use kernels = "auto"')
+    cache = PagedCache(
+        decoder.config, blocks, settings.block_tokens, decoder.model.embed_tokens.weight.dtype, decoder.device
+    )
+    return TorchRunner(decoder, cache, vocab_size, batch_invariant=settings.batch_invariant)
+
+
+class TorchRunner:
+    """The decoder itself over a paged cache: the reference, and what computes where the compiled kernels cannot."""
+
+    kernels = "torch"
 
     def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int, *, batch_invariant: bool) -> None:
+        lay_out_for_decoding(decoder)
         self.decoder = decoder
         self.cache = cache
         self.vocab_size = vocab_size
         self._row_multiple = ROW_MULTIPLE if batch_invariant else 1
         self._groups = decoder.config.num_attention_heads // decoder.config.num_key_value_heads
+
+    @property
+    def cache_bytes(self) -> int:
+        """Return the size of the key-value cache."""
+        return self.cache.bytes
 
     def run(self, plan: StepPlan) -> StepOutput:
         """Compute a step; its keys and values are in the cache afterwards."""
@@ -57,10 +102,16 @@ class Runner:
         positions = [position for chunk in plan for position in range(chunk.start, chunk.end)]
         attend = StepAttention(self.cache, plan, self._groups, self._row_multiple)
         hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]
-        choosing, next_rows, scoring, prompt_rows = _rows_asked_for(plan)
+        choosing, next_rows, scoring, prompt_rows = rows_asked_for(plan)
         logits = self._logits(hidden, next_rows + prompt_rows)
+        wanting, hidden_rows = hidden_asked_for(plan)
+        states = torch.split(hidden[hidden_rows], [chunk.end - chunk.start for chunk in wanting]) if wanting else ()
         return StepOutput(
-            choosing, logits[: len(next_rows)], scoring, logits[len(next_rows) :], _hidden_asked_for(plan, hidden)
+            choosing,
+            logits[: len(next_rows)],
+            scoring,
+            logits[len(next_rows) :],
+            list(zip(wanting, states, strict=True)),
         )
 
     def _row(self, numbers: list[int]) -> Tensor:
@@ -76,7 +127,8 @@ class Runner:
         return self.decoder.logits(chosen)[: len(rows), : self.vocab_size].float()
 
 
-def _rows_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int], list[tuple[Chunk, range]], list[int]]:
+def rows_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int], list[tuple[Chunk, range]], list[int]]:
+    """Return the chunks to choose after and the rows of their logits, the prompts to score and the rows of theirs."""
     choosing: list[Chunk] = []
     next_rows: list[int] = []
     scoring, prompt_rows = [], []
@@ -97,11 +149,15 @@ def _rows_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int], list[tuple[
     return choosing, next_rows, scoring, prompt_rows
 
 
-def _hidden_asked_for(plan: StepPlan, hidden: Tensor) -> list[tuple[Chunk, Tensor]]:
-    found, row = [], 0
+def hidden_asked_for(plan: StepPlan) -> tuple[list[Chunk], list[int]]:
+    """Return the chunks whose final hidden states are wanted, and the rows of these."""
+    wanting: list[Chunk] = []
+    rows: list[int] = []
+    row = 0
     for chunk in plan:
         end = row + chunk.end - chunk.start
         if chunk.sequence.wants_hidden:
-            found.append((chunk, hidden[row:end]))
+            wanting.append(chunk)
+            rows += range(row, end)
         row = end
-    return found
+    return wanting, rows

@@ -36,6 +36,9 @@ class EngineSettings(Settings):
     weights: Literal["auto"] | WeightFormat = Field(
         "auto", description="how the layers' weights are kept: as stored, or made int8, int4 or nf4 at load"
     )
+    kernels: Literal["auto", "compiled", "torch"] = Field(
+        "auto", description="what computes a step; auto: compiled where the processor and the model allow it"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()
     )

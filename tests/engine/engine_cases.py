@@ -2,13 +2,22 @@
 
 import random
 
+import pytest
 import torch
 
+from caslon.engine.native.library import library
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 
 CONTEXT = 192
 FAMILIES = ("gpt2", "llama", "qwen3", "mixtral")
+KERNELS = ("torch", "compiled")
+
+
+def need_kernels(kernels: str) -> None:
+    """Skip a test of compiled kernels where there are none."""
+    if kernels == "compiled" and library() is None:
+        pytest.skip("the compiled kernels were not built, or this processor has no AVX-512 with bfloat16")
 
 
 def make_decoder(family: str, vocab_size: int, seed: int = 1) -> Decoder:
@@ -17,7 +26,7 @@ def make_decoder(family: str, vocab_size: int, seed: int = 1) -> Decoder:
         DecoderConfig(
             family=family,
             vocab_size=vocab_size,
-            hidden_size=32,
+            hidden_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4 if family == "gpt2" else 2 if family == "llama" else 1,

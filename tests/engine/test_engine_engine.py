@@ -276,7 +276,9 @@ def test_times_and_stats(engine: Engine) -> None:
     stats = engine.stats()
     assert (stats.steps, stats.generated_tokens, stats.prompt_tokens) == (5, 5, 4)
     assert stats.finished == {"length": 1}
-    assert stats.kv_bytes == engine._cache.memory.numel() * 4
+    config = engine.decoder.config
+    bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert stats.kv_bytes == stats.blocks_total * engine.settings.block_tokens * bytes_per_token
 
 
 def test_golden_prompts_are_replayed_at_load(decoder: Decoder, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_cases import CONTEXT, FAMILIES, gib_for, plain_greedy, random_prompts
+from engine_cases import CONTEXT, FAMILIES, KERNELS, gib_for, need_kernels, plain_greedy, random_prompts
 
 from caslon.engine.engine import Engine
 from caslon.engine.request import Completion, SamplingParams
@@ -39,13 +39,19 @@ def case(
     return decoder, prompts, [plain_greedy(decoder, prompt, NEW_TOKENS) for prompt in prompts]
 
 
+@pytest.fixture(scope="module", params=KERNELS)
+def kernels(request: pytest.FixtureRequest) -> str:
+    need_kernels(request.param)
+    return str(request.param)
+
+
 def test_greedy_equals_the_plain_decoder_bit_by_bit_in_every_shape(
-    case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer
+    case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer, kernels: str
 ) -> None:
     decoder, prompts, expected = case
     seen = []
     for shape in SHAPES.values():
-        with Engine(decoder, tokenizer, EngineSettings.model_validate(shape)) as engine:
+        with Engine(decoder, tokenizer, EngineSettings.model_validate({**shape, "kernels": kernels})) as engine:
             for _warmth in ("cold", "warm"):
                 completions = engine.generate(prompts, GREEDY)
                 assert [completion.ids for completion in completions] == expected
@@ -54,16 +60,18 @@ def test_greedy_equals_the_plain_decoder_bit_by_bit_in_every_shape(
 
 
 def test_preemption_changes_nothing(
-    case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer
+    case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer, kernels: str
 ) -> None:
     decoder, prompts, expected = case
     for prefix_cache in (True, False):
-        settings = EngineSettings(block_tokens=8, kv_memory_gib=gib_for(decoder, 176), prefix_cache=prefix_cache)
+        settings = EngineSettings(
+            block_tokens=8, kv_memory_gib=gib_for(decoder, 176), prefix_cache=prefix_cache, kernels=kernels
+        )
         with Engine(decoder, tokenizer, settings) as engine:
             completions = engine.generate(prompts, GREEDY)
             assert engine.stats().preemptions >= 2
         assert [completion.ids for completion in completions] == expected
-        with Engine(decoder, tokenizer) as engine:
+        with Engine(decoder, tokenizer, EngineSettings(kernels=kernels)) as engine:
             assert logprobs(completions) == logprobs(engine.generate(prompts, GREEDY))
 
 
@@ -71,16 +79,16 @@ def test_without_batch_invariance_the_tokens_are_still_the_same(
     case: tuple[Decoder, list[list[int]], list[tuple[int, ...]]], tokenizer: Tokenizer
 ) -> None:
     decoder, prompts, expected = case
-    with Engine(decoder, tokenizer, EngineSettings(batch_invariant=False)) as engine:
+    with Engine(decoder, tokenizer, EngineSettings(batch_invariant=False, kernels="torch")) as engine:
         assert [completion.ids for completion in engine.generate(prompts, GREEDY)] == expected
 
 
-def test_two_threads_compute_the_same_bits(decoder: Decoder, tokenizer: Tokenizer) -> None:
+def test_two_threads_compute_the_same_bits(decoder: Decoder, tokenizer: Tokenizer, kernels: str) -> None:
     prompts = random_prompts(tokenizer.vocab_size, (3, 66, 12, 40, 130))
     params = SamplingParams(max_tokens=4, temperature=0, ignore_eos=True, logprobs=0)
     torch.set_num_threads(2)
     try:
-        with Engine(decoder, tokenizer, EngineSettings(prefix_cache=False)) as engine:
+        with Engine(decoder, tokenizer, EngineSettings(prefix_cache=False, kernels=kernels)) as engine:
             together = engine.generate(prompts, params)
             alone = [engine.generate([prompt], params)[0] for prompt in prompts]
     finally:

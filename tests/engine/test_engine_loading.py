@@ -51,7 +51,7 @@ def test_a_kernel_that_computes_something_else_is_found(
 
     monkeypatch.setattr(Int8Linear, "forward", wrong)
     with pytest.raises(CaslonError, match="other probabilities than the plain decoder"):
-        Engine.load(folders["gpt2"], EngineSettings(weights="int8"))
+        Engine.load(folders["gpt2"], EngineSettings(weights="int8", kernels="torch"))
 
 
 def test_bfloat16_is_computed_where_it_is_asked_for(folders: dict[str, Path]) -> None:

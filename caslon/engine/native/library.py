@@ -1,0 +1,94 @@
+"""The compiled kernels as Python sees them: the library beside this file, and its structures of numbers and pointers.
+
+It is plain C++ without Python's or torch's headers, built when caslon is installed where there is a compiler, and it computes
+with the threads that torch has already started: torch must be imported before it is loaded.
+"""
+
+import ctypes
+from ctypes import c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+FLOAT32, BFLOAT16 = 0, 1
+SAME, INT8, INT4 = 0, 1, 2
+ACTIVATIONS = {"silu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "gelu": 2, "relu": 3}
+PANEL = 32  # outputs that lie side by side in a packed weight matrix
+
+
+class Matrix(ctypes.Structure):
+    """A packed weight matrix; see products.h."""
+
+    _fields_ = [
+        ("outputs", c_int32),
+        ("inputs", c_int32),
+        ("format", c_int32),
+        ("group", c_int32),
+        ("panels", c_void_p),
+        ("scales", c_void_p),
+        ("levels", c_void_p),
+        ("bias", c_void_p),
+    ]
+
+
+class Layer(ctypes.Structure):
+    """The weights of a layer; see step.cpp."""
+
+    _fields_ = [
+        *(
+            (name, c_void_p)
+            for name in ("input_norm", "input_norm_bias", "post_norm", "post_norm_bias", "query_norm", "key_norm")
+        ),
+        *((name, Matrix) for name in ("qkv", "output", "up", "down")),
+        *((name, c_void_p) for name in ("router", "expert_up", "expert_down")),
+    ]
+
+
+class Model(ctypes.Structure):
+    """A decoder; see step.cpp."""
+
+    _fields_ = [
+        *(
+            (name, c_int32)
+            for name in (
+                "kind", "layers", "width", "heads", "key_heads", "head_size", "inner", "vocabulary", "experts",
+                "experts_per_token", "is_gated", "activation", "is_rms", "context",
+            )
+        ),
+        ("norm_eps", c_float),
+        *((name, c_void_p) for name in ("embedding", "positions", "cosines", "sines", "norm", "norm_bias", "layer")),
+        ("head", Matrix),
+    ]  # fmt: skip
+
+
+class Step(ctypes.Structure):
+    """The tokens of a step and where its results go; see step.cpp."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("tokens", "spans", "table_width", "outputs", "scored", "block_tokens", "threads")),
+        *(
+            (name, c_void_p)
+            for name in (
+                "ids", "places", "span_rows", "span_tokens", "span_starts", "tables", "output_rows", "hidden", "logits", "cache",
+            )
+        ),
+        ("cache_blocks", c_int64),
+        ("scratch", c_void_p),
+    ]  # fmt: skip
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the kernels, or None where they were not built or this processor lacks the instructions."""
+    import torch  # noqa: F401  its threads are shared
+
+    folder = Path(__file__).parent
+    file = next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"kernels{suffix}").is_file()), None)
+    if file is None:
+        return None
+    found = ctypes.CDLL(str(file))
+    found.caslon_scratch_bytes.restype = c_int64
+    found.caslon_scratch_bytes.argtypes = (c_void_p, c_void_p)
+    found.caslon_pack.argtypes = (c_int32, c_void_p, c_int32, c_int32, c_int32, c_int32, c_void_p)
+    found.caslon_step.argtypes = (c_void_p, c_void_p)
+    return found if found.caslon_is_supported() else None

@@ -1,0 +1,424 @@
+// One step of the engine: the tokens of all sequences through all layers of a decoder, keys and values into the cache, and the logits asked for out.
+//
+// The arithmetic is that of model/decoder.py: matrices multiply numbers of one kind (float32 or bfloat16), everything between products is float32.
+// One team of threads computes a step; its members meet after each part. The shapes below are mirrored in library.py.
+// N tokens of the step, D width, H query heads, K key heads, C head size.
+#include <atomic>
+
+#include "attention.h"
+
+struct Layer {
+    const float *input_norm, *input_norm_bias, *post_norm, *post_norm_bias, *query_norm, *key_norm;
+    Matrix qkv, output, up, down;  // up: gates and ups in turn, panel by panel, where the network is gated
+    const float* router;           // [experts, D], or null
+    const Matrix *expert_up, *expert_down;
+};
+
+struct Model {
+    int32_t kind, layers, width, heads, key_heads, head_size, inner, vocabulary, experts, experts_per_token;
+    int32_t is_gated, activation, is_rms, context;
+    float norm_eps;
+    const void* embedding;                                // [vocabulary, D]
+    const float *positions, *cosines, *sines;             // [context, D]; [context, C / 2]; null where the family has none
+    const float *norm, *norm_bias;
+    const Layer* layer;
+    Matrix head;
+};
+
+struct Step {
+    int32_t tokens, spans, table_width, outputs, scored, block_tokens, threads;  // scored: outputs whose logits are wanted, the first ones
+    const int32_t *ids, *places;                          // [N]
+    const int32_t *span_rows, *span_tokens, *span_starts; // [spans]
+    const int32_t* tables;                                // [spans, table_width]
+    const int32_t* output_rows;                           // [outputs]
+    float* hidden;                                        // [outputs, D] after the last norm, or null
+    float* logits;                                        // [scored, vocabulary]
+    void* cache;
+    int64_t cache_blocks;
+    char* scratch;
+};
+
+namespace {
+
+struct Memory {  // hands out parts of the scratch, each on a line of its own; without a start it only counts
+    char* start;
+    int64_t used = 0;
+    char* take(int64_t bytes) {
+        char* found = start + used;
+        used += (bytes + 63) / 64 * 64;
+        return found;
+    }
+};
+
+template <class Kind>
+struct Buffers {
+    float *stream, *projected, *chosen, *weights, *results;
+    typename Kind::Stored* queries;
+    Tiles<Kind> read, inner, mixed, last;
+    int32_t *experts, *order;
+    Tiles<Kind> expert_read, expert_inner;
+    char* threads;
+    int64_t thread_bytes;
+};
+
+int64_t sums_bytes() { return 2ll * MOST_TILES_AT_ONCE * HIGHEST_TILE * PANEL * sizeof(float); }
+
+template <class Kind>
+Tiles<Kind> tiles_of(Memory& memory, int rows, int width) {
+    Tiling tiling(rows);
+    int64_t bytes = (int64_t)(tiling.tiles + 1) * HIGHEST_TILE * (width / Kind::PER_UNIT) * sizeof(Unit);
+    return Tiles<Kind>{(Unit*)memory.take(bytes), width, tiling.height};
+}
+
+template <class Kind>
+Buffers<Kind> buffers(const Model& model, int tokens, int outputs, int64_t longest, int threads, Memory& memory) {
+    Buffers<Kind> b;
+    int64_t n = tokens, qkv = (int64_t)(model.heads + 2 * model.key_heads) * model.head_size;
+    b.stream = (float*)memory.take(n * model.width * 4);
+    b.projected = (float*)memory.take(n * qkv * 4);
+    b.queries = (typename Kind::Stored*)memory.take(n * model.heads * model.head_size * 4);
+    b.read = tiles_of<Kind>(memory, tokens, model.width);
+    b.mixed = tiles_of<Kind>(memory, tokens, model.heads * model.head_size);
+    b.inner = tiles_of<Kind>(memory, tokens, model.inner);
+    b.last = tiles_of<Kind>(memory, outputs, model.width);
+    if (model.experts) {
+        int64_t choices = n * model.experts_per_token;
+        b.experts = (int32_t*)memory.take(choices * 4);
+        b.order = (int32_t*)memory.take(choices * 4);
+        b.weights = (float*)memory.take(choices * 4);
+        b.results = (float*)memory.take(choices * model.width * 4);
+        b.expert_read = tiles_of<Kind>(memory, tokens, model.width);
+        b.expert_inner = tiles_of<Kind>(memory, tokens, model.inner);
+    }
+    b.thread_bytes = sums_bytes() + attention_scratch_bytes(model.head_size, longest) + 4 * (model.experts + 16);
+    b.thread_bytes = (b.thread_bytes + 63) / 64 * 64;
+    b.threads = memory.take(b.thread_bytes * threads);
+    return b;
+}
+
+// RMSNorm or LayerNorm of one row of D numbers, given out sixteen at a time.
+template <class Give>
+void normalise(const float* x, int width, const float* weight, const float* bias, bool is_rms, float eps, const Give& give) {
+    __m512 mean = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+    if (!is_rms) {
+        for (int c = 0; c < width; c += LANES) mean = _mm512_add_ps(mean, load(x + c, first_lanes(width - c)));
+        mean = _mm512_set1_ps(_mm512_reduce_add_ps(mean) / width);
+    }
+    for (int c = 0; c < width; c += LANES) {
+        __mmask16 lanes = first_lanes(width - c);
+        __m512 apart = _mm512_maskz_sub_ps(lanes, load(x + c, lanes), mean);
+        squares = _mm512_fmadd_ps(apart, apart, squares);
+    }
+    __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / width + eps));
+    for (int c = 0; c < width; c += LANES) {
+        __mmask16 lanes = first_lanes(width - c);
+        __m512 y = _mm512_mul_ps(_mm512_mul_ps(_mm512_sub_ps(load(x + c, lanes), mean), factor), load(weight + c, lanes));
+        if (bias) y = _mm512_add_ps(y, load(bias + c, lanes));
+        give(c, y, width - c);
+    }
+}
+
+void rotate(float* x, int size, const float* cosines, const float* sines) {
+    int half = size / 2;
+    for (int c = 0; c < half; c += LANES) {
+        __mmask16 lanes = first_lanes(half - c);
+        __m512 first = load(x + c, lanes), second = load(x + half + c, lanes), cos = load(cosines + c, lanes), sin = load(sines + c, lanes);
+        store(x + c, _mm512_fnmadd_ps(second, sin, _mm512_mul_ps(first, cos)), lanes);
+        store(x + half + c, _mm512_fmadd_ps(first, sin, _mm512_mul_ps(second, cos)), lanes);
+    }
+}
+
+template <class Kind>
+class Computation {
+    using Stored = typename Kind::Stored;
+
+  public:
+    Computation(const Model& model, const Step& step, const Buffers<Kind>& b, std::atomic<int>* counters)
+        : model(model), step(step), b(b), counters(counters) {}
+
+    void run() const {
+        embed();
+#pragma omp barrier
+        for (int number = 0; number < model.layers; number++) {
+            const Layer& layer = model.layer[number];
+            norm(layer.input_norm, layer.input_norm_bias);
+#pragma omp barrier
+            float* projected = b.projected;
+            int64_t qkv = layer.qkv.outputs;
+            multiply<Kind, false>(layer.qkv, b.read, step.tokens, sums(), [=](int row, int column, __m512 x, int lanes) {
+                store(projected + row * qkv + column, x, first_lanes(lanes));
+            });
+#pragma omp barrier
+            place(layer, number);
+#pragma omp barrier
+            attend_all(number);
+#pragma omp barrier
+            add(layer.output, b.mixed, step.tokens, b.stream);
+#pragma omp barrier
+            norm(layer.post_norm, layer.post_norm_bias);
+#pragma omp barrier
+            if (layer.router) {
+                mixture(layer);
+                continue;
+            }
+            widen(layer.up, b.read, step.tokens, b.inner);
+#pragma omp barrier
+            add(layer.down, b.inner, step.tokens, b.stream);
+#pragma omp barrier
+        }
+        finish();
+    }
+
+  private:
+    const Model& model;
+    const Step& step;
+    const Buffers<Kind>& b;
+    std::atomic<int>* counters;  // one for each layer
+
+    char* own_memory() const { return b.threads + b.thread_bytes * omp_get_thread_num(); }
+    float* sums() const { return (float*)own_memory(); }
+
+    void embed() const {
+        Share rows(step.tokens);
+        for (int row = rows.first; row < rows.end; row++) {
+            const Stored* from = (const Stored*)model.embedding + (int64_t)step.ids[row] * model.width;
+            const float* learned = model.positions ? model.positions + (int64_t)step.places[row] * model.width : nullptr;
+            for (int c = 0; c < model.width; c += LANES) {
+                __mmask16 lanes = first_lanes(model.width - c);
+                __m512 x = load(from + c, lanes);
+                if (learned) x = _mm512_add_ps(x, load(learned + c, lanes));
+                store(b.stream + (int64_t)row * model.width + c, x, lanes);
+            }
+        }
+    }
+
+    void norm(const float* weight, const float* bias) const {
+        Share rows(step.tokens);
+        for (int row = rows.first; row < rows.end; row++)
+            normalise(b.stream + (int64_t)row * model.width, model.width, weight, bias, model.is_rms, model.norm_eps,
+                      [&](int c, __m512 y, int count) { b.read.put(row, c, y, count); });
+    }
+
+    // Queries and keys normalised and turned, keys and values into the cache.
+    void place(const Layer& layer, int number) const {
+        int size = model.head_size;
+        LayerCache<Kind> cache = cache_of(number);
+        Share rows(step.tokens);
+        for (int span = 0; span < step.spans; span++) {
+            int first = step.span_rows[span], end = first + step.span_tokens[span];
+            for (int row = first > rows.first ? first : rows.first; row < end && row < rows.end; row++) {
+                float* q = b.projected + (int64_t)row * layer.qkv.outputs;
+                float *k = q + model.heads * size, *v = k + model.key_heads * size;
+                int position = step.places[row];
+                for (int head = 0; head < model.heads + model.key_heads; head++) {
+                    float* x = q + head * size;
+                    const float* weight = head < model.heads ? layer.query_norm : layer.key_norm;
+                    if (weight) normalise(x, size, weight, nullptr, true, model.norm_eps, [&](int c, __m512 y, int count) { store(x + c, y, first_lanes(count)); });
+                    if (model.cosines) rotate(x, size, model.cosines + (int64_t)position * (size / 2), model.sines + (int64_t)position * (size / 2));
+                }
+                Stored* asked = b.queries + (int64_t)row * model.heads * size;
+                for (int c = 0; c < model.heads * size; c += LANES) store(asked + c, load(q + c));
+                int block = step.tables[(int64_t)span * step.table_width + position / step.block_tokens], slot = position % step.block_tokens;
+                for (int head = 0; head < model.key_heads; head++) cache.write(block, slot, head, k + head * size, v + head * size, row + 1 == end);
+            }
+        }
+    }
+
+    LayerCache<Kind> cache_of(int number) const {
+        BlockShape shape{step.block_tokens, model.head_size, model.key_heads};
+        return LayerCache<Kind>{(Stored*)step.cache + 2 * number * step.cache_blocks * shape.numbers(), step.cache_blocks, shape};
+    }
+
+    // Whoever is free takes the next tile of rows; who computes it changes nothing.
+    void attend_all(int number) const {
+        LayerCache<Kind> cache = cache_of(number);
+        int groups = model.heads / model.key_heads;
+        char* scratch = own_memory() + sums_bytes();
+        int before = 0, mine = counters[number].fetch_add(1);
+        for (int s = 0; s < step.spans; s++) {
+            int rows = step.span_tokens[s] * groups;
+            Tiling tiling(rows);
+            int pieces = tiling.tiles * model.key_heads;
+            Span span{step.span_rows[s], step.span_tokens[s], step.span_starts[s], step.tables + (int64_t)s * step.table_width};
+            for (; mine < before + pieces; mine = counters[number].fetch_add(1)) {
+                // Head by head: its keys and values stay in the second-level cache. The longest tiles first.
+                int head = (mine - before) / tiling.tiles, tile = tiling.tiles - 1 - (mine - before) % tiling.tiles;
+                int first = tile * tiling.height, height = rows - first < tiling.height ? rows - first : tiling.height;
+                attend<Kind>(cache, span, head, groups, first, height, b.queries, b.mixed, scratch);
+            }
+            before += pieces;
+        }
+    }
+
+    void add(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* to) const {
+        int64_t width = matrix.outputs;
+        multiply<Kind, false>(matrix, left, rows, sums(), [=](int row, int column, __m512 x, int lanes) {
+            float* at = to + row * width + column;
+            store(at, _mm512_add_ps(load(at, first_lanes(lanes)), x), first_lanes(lanes));
+        });
+    }
+
+    void widen(const Matrix& matrix, const Tiles<Kind>& left, int rows, const Tiles<Kind>& to) const {
+        int kind = model.activation;
+        if (model.is_gated)
+            multiply<Kind, true>(matrix, left, rows, sums(), [&, kind](int row, int column, __m512 gate, __m512 up, int lanes) {
+                to.put(row, column, _mm512_mul_ps(activated<Kind>(gate, kind), up), lanes);
+            });
+        else
+            multiply<Kind, false>(matrix, left, rows, sums(), [&, kind](int row, int column, __m512 x, int lanes) {
+                to.put(row, column, activated<Kind>(x, kind), lanes);
+            });
+    }
+
+    // Each expert computes all tokens that chose it; every token then adds its results up in the order of its choices.
+    void mixture(const Layer& layer) const {
+        int chosen = model.experts_per_token, width = model.width;
+        route(layer);
+#pragma omp barrier
+        int first = 0;
+        int* counts = (int*)(own_memory() + b.thread_bytes - 4 * (model.experts + 16));
+        for (int e = 0; e < model.experts; e++) counts[e] = 0;
+        for (int c = 0; c < step.tokens * chosen; c++) counts[b.experts[c]]++;
+        for (int expert = 0; expert < model.experts; first += counts[expert++]) {
+            int rows = counts[expert];
+            if (!rows) continue;
+            int height = Tiling(rows).height;
+            Tiles<Kind> read{b.expert_read.units, width, height}, inner{b.expert_inner.units, model.inner, height};
+            Share mine(rows);
+            for (int row = mine.first; row < mine.end; row++) {
+                int token = b.order[first + row] / chosen;
+                for (int c = 0; c < width; c += Kind::PER_UNIT) memcpy(read.place(row, c), b.read.place(token, c), sizeof(Unit));
+            }
+#pragma omp barrier
+            widen(layer.expert_up[expert], read, rows, inner);
+#pragma omp barrier
+            multiply<Kind, false>(layer.expert_down[expert], inner, rows, sums(), [&](int row, int column, __m512 x, int lanes) {
+                store(b.results + (int64_t)b.order[first + row] * width + column, x, first_lanes(lanes));
+            });
+#pragma omp barrier
+        }
+        Share rows(step.tokens);
+        for (int row = rows.first; row < rows.end; row++)
+            for (int c = 0; c < width; c += LANES) {
+                __mmask16 lanes = first_lanes(width - c);
+                __m512 sum = _mm512_setzero_ps();
+                for (int k = 0; k < chosen; k++)
+                    sum = _mm512_fmadd_ps(load(b.results + ((int64_t)row * chosen + k) * width + c, lanes), _mm512_set1_ps(b.weights[row * chosen + k]), sum);
+                float* at = b.stream + (int64_t)row * width + c;
+                store(at, _mm512_add_ps(load(at, lanes), sum), lanes);
+            }
+#pragma omp barrier
+    }
+
+    // The likeliest experts of each token (the first of equals), their shares, and the choices sorted by expert.
+    void route(const Layer& layer) const {
+        int chosen = model.experts_per_token, experts = model.experts;
+        Share rows(step.tokens);
+        float* logits = (float*)(own_memory() + b.thread_bytes - 4 * (experts + 16));
+        for (int row = rows.first; row < rows.end; row++) {
+            for (int e = 0; e < experts; e++) {
+                double sum = 0;
+                for (int c = 0; c < model.width; c++) sum += (double)Kind::read(*b.read.place(row, c)) * layer.router[(int64_t)e * model.width + c];
+                logits[e] = (float)sum;
+            }
+            float highest = 0, total = 0;
+            for (int k = 0; k < chosen; k++) {
+                int best = 0;
+                for (int e = 1; e < experts; e++) if (logits[e] > logits[best]) best = e;
+                if (k == 0) highest = logits[best];
+                b.experts[row * chosen + k] = best;
+                total += b.weights[row * chosen + k] = std::exp(logits[best] - highest);
+                logits[best] = -INFINITY;
+            }
+            for (int k = 0; k < chosen; k++) b.weights[row * chosen + k] /= total;
+        }
+#pragma omp barrier
+#pragma omp master
+        {
+            int place = 0;
+            for (int e = 0; e < experts; e++)
+                for (int c = 0; c < step.tokens * chosen; c++)
+                    if (b.experts[c] == e) b.order[place++] = c;
+        }
+    }
+
+    void finish() const {
+        if (!step.outputs) return;
+        Share rows(step.outputs);
+        for (int row = rows.first; row < rows.end; row++)
+            normalise(b.stream + (int64_t)step.output_rows[row] * model.width, model.width, model.norm, model.norm_bias, model.is_rms, model.norm_eps,
+                      [&](int c, __m512 y, int count) {
+                          b.last.put(row, c, y, count);
+                          if (step.hidden) store(step.hidden + (int64_t)row * model.width + c, y, first_lanes(count));
+                      });
+#pragma omp barrier
+        float* logits = step.logits;
+        int64_t vocabulary = model.vocabulary;
+        multiply<Kind, false>(model.head, b.last, step.scored, sums(), [=](int row, int column, __m512 x, int lanes) {
+            store(logits + row * vocabulary + column, x, first_lanes(lanes));
+        });
+    }
+};
+
+int64_t longest_of(const Step& step) {
+    int64_t longest = 1;
+    for (int s = 0; s < step.spans; s++)
+        if (step.span_starts[s] + step.span_tokens[s] > longest) longest = step.span_starts[s] + step.span_tokens[s];
+    return longest;
+}
+
+template <class Kind>
+void run(const Model& model, const Step& step) {
+    Memory memory{step.scratch};
+    std::atomic<int>* counters = (std::atomic<int>*)memory.take(model.layers * sizeof(std::atomic<int>));
+    for (int number = 0; number < model.layers; number++) counters[number] = 0;
+    Buffers<Kind> b = buffers<Kind>(model, step.tokens, step.outputs, longest_of(step), step.threads, memory);
+    Computation<Kind> computation(model, step, b, counters);
+#pragma omp parallel num_threads(step.threads)
+    computation.run();
+}
+
+template <class Kind>
+void pack(const typename Kind::Stored* rows, int outputs, int inputs, int every, int offset, Unit* panels) {
+    constexpr int PER = Kind::PER_UNIT;
+    int steps = inputs / PER, count = (outputs + PANEL - 1) / PANEL;
+#pragma omp parallel for
+    for (int panel = 0; panel < count; panel++) {
+        Unit* to = panels + ((int64_t)panel * every + offset) * steps * PANEL;
+        for (int n = 0; n < PANEL; n++) {
+            int output = panel * PANEL + n;
+            const Unit* from = (const Unit*)(rows + (int64_t)output * inputs);
+            for (int s = 0; s < steps; s++) to[(int64_t)s * PANEL + n] = output < outputs ? from[s] : 0;
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Whether this processor has what the kernels are written for.
+int caslon_is_supported() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+}
+
+int64_t caslon_scratch_bytes(const Model* model, const Step* step) {
+    Memory memory{nullptr};
+    memory.take(model->layers * sizeof(std::atomic<int>));
+    if (model->kind) buffers<Bfloat16>(*model, step->tokens, step->outputs, longest_of(*step), step->threads, memory);
+    else buffers<Float32>(*model, step->tokens, step->outputs, longest_of(*step), step->threads, memory);
+    return memory.used;
+}
+
+// Rows of a weight matrix [outputs, inputs] into panels; of `every` interleaved matrices this is number `offset`.
+void caslon_pack(int kind, const void* rows, int outputs, int inputs, int every, int offset, void* panels) {
+    if (kind) pack<Bfloat16>((const uint16_t*)rows, outputs, inputs, every, offset, (Unit*)panels);
+    else pack<Float32>((const float*)rows, outputs, inputs, every, offset, (Unit*)panels);
+}
+
+void caslon_step(const Model* model, const Step* step) {
+    if (model->kind) run<Bfloat16>(*model, *step);
+    else run<Float32>(*model, *step);
+}
+}
