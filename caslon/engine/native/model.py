@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from caslon.compress.linear import QuantisedLinear
 from caslon.engine.native.codes import joined, packed_codes
 from caslon.engine.native.library import ACTIVATIONS, BFLOAT16, FLOAT32, PANEL, SAME, Layer, Matrix, Model
-from caslon.model.decoder import Decoder, Embedding, FeedForward, MixtureOfExperts, SelfAttention, rotation
+from caslon.model.decoder import Decoder, FeedForward, MixtureOfExperts, SelfAttention, rotation
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 SMALLEST_HEAD = 16  # numbers; a head's size is a multiple of it
@@ -44,7 +44,6 @@ class PackedModel:
         config, stack = decoder.config, decoder.model
         layers = (Layer * config.num_hidden_layers)(*(self._layer(layer) for layer in stack.layers))
         self._kept.append(layers)
-        learned = cast("Embedding | None", stack.embed_positions)
         cosines = sines = None
         if config.is_rotary:
             positions = torch.arange(config.max_position_embeddings)[None]
@@ -67,10 +66,10 @@ class PackedModel:
             context=config.max_position_embeddings,
             norm_eps=config.norm_eps,
             embedding=self._address(stack.embed_tokens.weight.detach()),
-            positions=self._numbers(None if learned is None else learned.weight),
+            positions=self._numbers(None if stack.embed_positions is None else stack.embed_positions.weight),
             cosines=self._numbers(cosines),
             sines=self._numbers(sines),
-            norm=self._numbers(stack.norm.weight),
+            norm=self._numbers(cast(Tensor, stack.norm.weight)),
             norm_bias=self._numbers(getattr(stack.norm, "bias", None)),
             layer=ctypes.addressof(layers),
             head=self._matrix([[head]]),
