@@ -78,10 +78,12 @@ class RequestRecord:
         finally:
             if not call.status:
                 call.status, call.endpoint = CLIENT_GONE, _route(scope)
-            await call.ended()
             await self._leave(call)
 
     async def _leave(self, call: Call) -> None:
+        for answer in call.answers:  # nothing more of them could be sent
+            answer.cancel()
+        await call.ended()
         if not call.closed and _is_api(call.endpoint) and not self.service.admission.is_open:
             await to_thread.run_sync(self.service.admission.leave, call)
 
