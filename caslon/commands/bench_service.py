@@ -159,3 +159,28 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="folder of results; none: the published results alone")] = None,
+    output: Annotated[Path | None, typer.Option(help="where to write; default: the folder itself, or bench")] = None,
+    published: Annotated[bool, typer.Option("--published", help="show the published results too, apart")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write report.html, .md and .json of the results in a folder: who leads, what scales, what was refused and why."""
+    from caslon.bench.report import write_report
+    from caslon.bench.results import read_folder
+    from caslon.bench.sentences import on_leaders
+
+    results = read_folder(folder) if folder else []
+    where = output or folder or Path("bench")
+    summary = write_report(where, results, with_published=published)
+    if as_json:
+        print_json(summary.to_json())
+        return
+    for sentence in on_leaders(summary):
+        say(sentence)
+    for label, reasons in summary.refusals.items():
+        say(f"{label} is not compared: {'; '.join(reasons)}")
+    say(f"report     {where / 'report.html'}")
