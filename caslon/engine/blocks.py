@@ -10,9 +10,10 @@ Paged attention: arXiv:2309.06180; the shape of this class follows nano-vllm's b
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-ROOT = 0  # the link before a sequence's first block
+ROOT = 0  # the link before a sequence's first block, where it may share blocks with any other
 
-Key = tuple[int, tuple[int, ...]]
+Link = int | tuple[str, ...]  # a tuple is the root of those sequences alone that name the same words
+Key = tuple[Link, tuple[int, ...]]
 
 
 class BlockPool:
@@ -60,14 +61,14 @@ class BlockPool:
             taken.append(block)
         return taken
 
-    def match(self, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return the blocks (held once more) and links of the longest known prefix of `ids`.
+    def match(self, ids: Sequence[int], root: Link = ROOT) -> tuple[list[int], list[int]]:
+        """Return the blocks (held once more) and links of the longest known prefix of `ids` among those after `root`.
 
         The last token is never part of it: it has to pass through the model to say what comes next.
         """
         blocks: list[int] = []
         links: list[int] = []
-        link, size = ROOT, self.block_tokens
+        link, size = root, self.block_tokens
         for start in range(0, len(ids) - size, size) if self.prefix_cache else ():
             block = self._by_key.get((link, tuple(ids[start : start + size])))
             if block is None:
@@ -79,7 +80,7 @@ class BlockPool:
             self._hold(block)
         return blocks, links
 
-    def remember(self, block: int, link: int, ids: Iterable[int]) -> int:
+    def remember(self, block: int, link: Link, ids: Iterable[int]) -> int:
         """Make a full block findable as the one that follows `link`; return the link that names it.
 
         Where another block already holds the same tokens, that one stays the known one and its link is returned.

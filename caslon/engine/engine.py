@@ -11,7 +11,7 @@ import secrets
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import torch
 
+from caslon.engine.adapters import Adapters
 from caslon.engine.answer import Answer, Handle, OnPiece, scored_tokens
 from caslon.engine.blocks import BlockPool
 from caslon.engine.defaults import sampling_defaults, stop_ids
@@ -112,6 +113,7 @@ class Engine:
         tokenizer: Tokenizer,
         settings: EngineSettings | None = None,
         generation_config: Mapping[str, Any] | None = None,
+        base_digest: Callable[[], str] | None = None,
     ) -> None:
         settings = settings or EngineSettings()
         config = decoder.config
@@ -135,6 +137,8 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
         )
+        refusal = None if self._runner.adds_adapters else "the compiled kernels do not add them"
+        self.adapters = Adapters(decoder, settings.max_adapters, base_digest, refusal)
         self._grammars = Grammars(tokenizer, self._eos_ids)
         self._answers: dict[Sequence, Answer] = {}
         self._counts: Counter[str] = Counter()
@@ -152,7 +156,7 @@ class Engine:
         model = ModelFolder.open(Path(folder))
         settings = settings or EngineSettings()
         decoder = load_decoder(model, settings)
-        engine = Engine(decoder, model.tokenizer(), settings, model.generation_config)
+        engine = Engine(decoder, model.tokenizer(), settings, model.generation_config, model.digest)
         if verify:
             verify_golden_prompts(engine, Path(folder))
         return engine
@@ -187,14 +191,24 @@ class Engine:
         return start + self.tokenizer.encode(text)
 
     def generate(
-        self, prompts: Many[str | Many[int]], params: SamplingParams | Many[SamplingParams] | None = None
+        self,
+        prompts: Many[str | Many[int]],
+        params: SamplingParams | Many[SamplingParams] | None = None,
+        *,
+        adapters: Many[str | None] | None = None,
     ) -> list[Completion]:
-        """Return a completion for each prompt, in order. Raises `CaslonError` if one of them failed."""
+        """Return a completion for each prompt, in order. Raises `CaslonError` if one of them failed.
+
+        `adapters` names the adapter of each prompt, None for the model alone.
+        """
         ids = [self.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         if params is None or isinstance(params, SamplingParams):
             params = [params or self.params()] * len(ids)
         return self._complete(
-            [self._new_answer(tokens, chosen, None) for tokens, chosen in zip(ids, params, strict=True)]
+            [
+                self._new_answer(tokens, chosen, None, adapter=adapter)
+                for tokens, chosen, adapter in zip(ids, params, adapters or [None] * len(ids), strict=True)
+            ]
         )
 
     def score(self, prompts: Many[Many[int]]) -> list[list[float]]:
@@ -211,16 +225,22 @@ class Engine:
         *,
         constraint: Constraint | None = None,
         sections: Sections = NO_SECTIONS,
+        adapter: str | None = None,
+        cache_salt: str = "",
     ) -> Handle:
         """Start a request from any thread and return its handle.
 
         With `on_piece`, pieces go to that function, in the stepping thread, instead of the handle's iterator.
         `constraint` says which tokens may come; it belongs to this answer alone. `sections` are told apart in the pieces.
-        A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`.
+        Only requests with the same `adapter` and `cache_salt` reuse each other's prompts.
+        A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`,
+        `UnknownAdapter`.
         """
         pieces: SimpleQueue[Piece] = SimpleQueue()
-        answer = self._new_answer(prompt_ids, params or self.params(), on_piece or pieces.put, sections=sections)
-        answer.sequence.constraint = constraint
+        answer = self._new_answer(
+            prompt_ids, params or self.params(), on_piece or pieces.put, sections=sections, adapter=adapter
+        )
+        answer.sequence.constraint, answer.sequence.cache_salt = constraint, cache_salt
         self._enqueue([answer])
         self._start_thread()
         return Handle(answer, None if on_piece else pieces, lambda: self._cancel(answer))
@@ -272,12 +292,15 @@ class Engine:
         *,
         wants_tokens: bool = True,
         sections: Sections = NO_SECTIONS,
+        adapter: str | None = None,
     ) -> Answer:
         prompt = tuple(prompt_ids)
         self._check(prompt, params, params.total_tokens if wants_tokens else 0)
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return Answer(Sequence(prompt, params, stops, seed, wants_tokens), self.tokenizer, on_piece, sections)
+        sequence = Sequence(prompt, params, stops, seed, wants_tokens)
+        sequence.adapter = None if adapter is None else self.adapters.get(adapter)
+        return Answer(sequence, self.tokenizer, on_piece, sections)
 
     def _check(self, prompt: tuple[int, ...], params: SamplingParams, max_tokens: int) -> None:
         vocab_size = self.tokenizer.vocab_size
@@ -393,6 +416,7 @@ class Engine:
         """Free what an ended answer holds, then let its caller know."""
         assert answer.completion is not None
         self._scheduler.drop(answer.sequence)
+        answer.sequence.adapter = None  # a handle that is kept shall not keep the adapter
         del self._answers[answer.sequence]
         self._counts["cached_tokens"] += answer.sequence.cached_tokens
         self._counts["generated_tokens"] += answer.sequence.output_tokens

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from caslon.engine.blocks import ROOT, Link
 from caslon.errors import CaslonError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from caslon.engine.adapters import Adapter
 
 Bounds = tuple[float, float]
 
@@ -289,6 +292,7 @@ class Sequence:
     `ids` is prompt and output in one list; the first `computed` of them have keys and values in `blocks`, the full
     ones known to the pool by `links`. `output_counts` and `draws` are what the sampler needs to know of the past.
     `wants_tokens` is false for scoring. `wants_hidden` asks each step for the hidden states of its tokens.
+    Only sequences with the same `adapter` and `cache_salt` reuse each other's blocks.
     """
 
     prompt: tuple[int, ...]
@@ -298,6 +302,8 @@ class Sequence:
     wants_tokens: bool = True
     constraint: Constraint | None = None
     wants_hidden: bool = False
+    adapter: "Adapter | None" = None
+    cache_salt: str = ""
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -328,6 +334,13 @@ class Sequence:
     def shares_prefix(self) -> bool:
         """Return whether cached blocks may stand for its prompt: not when each of its tokens has to be seen."""
         return self.params.prompt_logprobs is None and not self.wants_hidden
+
+    @property
+    def root(self) -> Link:
+        """Return the link before its first block: what other sequences must share to share blocks."""
+        if self.adapter is None and not self.cache_salt:
+            return ROOT
+        return (self.adapter.digest if self.adapter else "", self.cache_salt)
 
     def append(self, token: int) -> None:
         """Add a generated token."""

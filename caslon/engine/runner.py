@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from caslon.engine.adapters import adapted_rows, additions
 from caslon.engine.paged import PagedCache, StepAttention, padded_rows
 from caslon.engine.scheduler import Chunk, StepPlan
 from caslon.engine.settings import EngineSettings
@@ -48,6 +49,7 @@ class Runner(Protocol):
     """What computes steps: a decoder and its key-value cache."""
 
     kernels: str  # "compiled" or "torch"
+    adds_adapters: bool  # whether requests may name an adapter
 
     @property
     def cache_bytes(self) -> int:
@@ -82,6 +84,7 @@ class TorchRunner:
     """The decoder itself over a paged cache: the reference, and what computes where the compiled kernels cannot."""
 
     kernels = "torch"
+    adds_adapters = True
 
     def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int, *, batch_invariant: bool) -> None:
         lay_out_for_decoding(decoder)
@@ -101,7 +104,9 @@ class TorchRunner:
         ids = [token for chunk in plan for token in chunk.tokens]
         positions = [position for chunk in plan for position in range(chunk.start, chunk.end)]
         attend = StepAttention(self.cache, plan, self._groups, self._row_multiple)
-        hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]
+        adapted = adapted_rows(plan, self._row_multiple, self.decoder.device)
+        with additions(self.decoder, adapted):
+            hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]
         choosing, next_rows, scoring, prompt_rows = rows_asked_for(plan)
         logits = self._logits(hidden, next_rows + prompt_rows)
         wanting, hidden_rows = hidden_asked_for(plan)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from caslon.engine.blocks import ROOT, BlockPool
+from caslon.engine.blocks import BlockPool
 from caslon.engine.request import Sequence
 
 
@@ -96,7 +96,7 @@ class Scheduler:
             sequence = chunk.sequence
             sequence.computed = chunk.end - len(chunk.drafted)
             for index in range(len(sequence.links), sequence.computed // size):
-                before = sequence.links[-1] if sequence.links else ROOT
+                before = sequence.links[-1] if sequence.links else sequence.root
                 ids = sequence.ids[index * size : (index + 1) * size]
                 sequence.links.append(self.pool.remember(sequence.blocks[index], before, ids))
 
@@ -140,7 +140,7 @@ class Scheduler:
     def _admit(self) -> bool:
         """Start the oldest waiting sequence if there are blocks for all its tokens and the next one."""
         sequence = self.waiting[0]
-        blocks, links = self.pool.match(sequence.ids) if sequence.shares_prefix else ([], [])
+        blocks, links = self.pool.match(sequence.ids, sequence.root) if sequence.shares_prefix else ([], [])
         wanted = min(self.pool.needed(len(sequence.ids) + 1), self.pool.count)
         if wanted - len(blocks) > self.pool.free:
             self.pool.release(blocks)

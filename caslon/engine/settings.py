@@ -39,6 +39,7 @@ class EngineSettings(Settings):
     kernels: Literal["auto", "compiled", "torch"] = Field(
         "auto", description="what computes a step; auto: compiled where the processor and the model allow it"
     )
+    max_adapters: int = Field(8, ge=1, description="adapters kept in memory; the least recently used leaves first")
     threads: int | None = Field(
         None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()
     )

@@ -22,6 +22,7 @@ class NativeRunner:
     """The kernels, a decoder packed for them, and their key-value cache."""
 
     kernels = "compiled"
+    adds_adapters = False
 
     def __init__(self, library: ctypes.CDLL, decoder: Decoder, blocks: int, block_tokens: int, vocab_size: int) -> None:
         config = decoder.config
