@@ -143,6 +143,7 @@ class Engine:
         self._answers: dict[Sequence, Answer] = {}
         self._counts: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
+        self.on_step: Callable[[int], None] | None = None  # is told how many tokens each step computed
         self._stepping = threading.Lock()
         self._mailbox = _Mailbox()
         self._finalizer = weakref.finalize(self, self._mailbox.close)  # runs at interpreter exit too
@@ -396,6 +397,8 @@ class Engine:
                 self._end(self._answers[chunk.sequence], "error", f"internal_error: {error}")
             return
         self._scheduler.advance(plan)
+        if self.on_step is not None:
+            self.on_step(sum(chunk.end - chunk.start for chunk in plan))
         for chunk, choice in zip(output.choosing, choices, strict=True):
             self._accept(chunk.sequence, choice)
         for chunk in plan:

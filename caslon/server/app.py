@@ -169,6 +169,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_error_answers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> Response:
         refused = refused_from(error)
+        app.state.service.metrics.refused(refused.code)
         if refused.status >= 500 and refused.code == "internal_error":
             log.error("request %s failed", request.state.request_id, exc_info=error)
         return JSONResponse(refused.body(), status_code=refused.status, headers=refused.headers)

@@ -115,6 +115,7 @@ class KeyGuard:
             if not self.service.admission.is_open:
                 await to_thread.run_sync(self._let_in, scope, call)
         except Refused as refused:
+            self.service.metrics.refused(refused.code)
             await refuse(_with_question(refused, scope["path"]), scope, receive, send)
             return
         if call.entry is not None and call.entry.delay_seconds:

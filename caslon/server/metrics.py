@@ -16,23 +16,32 @@ from caslon.engine.request import Piece, Times
 SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 LONG_SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Figures = Callable[[], Mapping[str, float]]
 
 
 class EngineFigures(Collector):
-    """The engine's own figures, asked for at each scrape."""
+    """The figures of engine and queue, asked for at each scrape."""
 
     GAUGES: Mapping[str, str] = {
         "vllm:num_requests_running": "Answers the engine is working on.",
         "vllm:num_requests_waiting": "Answers waiting for the engine.",
         "vllm:kv_cache_usage_perc": "Share of the key-value cache in use, 0 to 1.",
+        "caslon:queue_waiting": "Answers waiting for their turn before the engine.",
+        "caslon:queue_running": "Answers that were handed to the engine and have not ended.",
+        "caslon:queue_capacity": "Answers that may run or wait.",
+        "caslon:draining": "1 while the server takes no new requests because it is going down.",
     }
     COUNTERS: Mapping[str, str] = {
         "vllm:prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
         "vllm:prefix_cache_hits": "Prompt tokens found in the prefix cache.",
         "vllm:num_preemptions": "Answers set back because the cache was full.",
+        "caslon:engine_steps": "Steps of the engine.",
+        "caslon:speculative_tokens_drafted": "Tokens guessed ahead.",
+        "caslon:speculative_tokens_accepted": "Guessed tokens that were right.",
+        "caslon:adapter_loads": "Adapters loaded.",
     }
 
     def __init__(self, model_name: str, figures: Figures) -> None:
@@ -40,17 +49,16 @@ class EngineFigures(Collector):
         self.figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a metric for each figure the engine gives."""
-        figures = self.figures()
-        for name, value in figures.items():
-            if name in self.GAUGES:
-                gauge = GaugeMetricFamily(name, self.GAUGES[name], labels=["model_name"])
-                gauge.add_metric([self.model_name], value)
-                yield gauge
-            elif name in self.COUNTERS:
-                counter = CounterMetricFamily(name, self.COUNTERS[name], labels=["model_name"])
-                counter.add_metric([self.model_name], value)
-                yield counter
+        """Yield a metric for each figure that is given."""
+        for name, value in self.figures().items():
+            kind, text = (
+                (GaugeMetricFamily, self.GAUGES[name])
+                if name in self.GAUGES
+                else (CounterMetricFamily, self.COUNTERS[name])
+            )
+            metric = kind(name, text, labels=["model_name"])
+            metric.add_metric([self.model_name], value)
+            yield metric
 
     def describe(self) -> list[Metric]:
         """Name nothing ahead, so that registering asks the engine nothing."""
@@ -73,6 +81,13 @@ class ServerMetrics:
         self._requests = Counter(
             "caslon:http_requests", "HTTP requests answered.", ["route", "status"], registry=self.registry
         )
+        self._refusals = Counter(
+            "caslon:requests_refused", "Requests refused, by the code of their error.", ["reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.start_seconds = Gauge(
+            "caslon:start_seconds", "Seconds from the start to the first answered request.", registry=self.registry
+        )
         self.loop_lag = Gauge(
             "caslon:event_loop_lag_seconds", "How late the event loop wakes up.", registry=self.registry
         )
@@ -83,6 +98,7 @@ class ServerMetrics:
         self.prefill = self._seconds("vllm:request_prefill_time_seconds", "Start to first token.", LONG_SECONDS)
         self.decode = self._seconds("vllm:request_decode_time_seconds", "First token to end.", LONG_SECONDS)
         self.prompt_sizes = self._seconds("vllm:request_prompt_tokens", "Prompt tokens of an answer.", TOKENS)
+        self.step_tokens = self._seconds("vllm:iteration_tokens_total", "Tokens of a step of the engine.", STEP_TOKENS)
         self.answer_sizes = self._seconds("vllm:request_generation_tokens", "Tokens of an answer.", TOKENS)
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -95,6 +111,16 @@ class ServerMetrics:
     def http_request(self, route: str, status: int) -> None:
         """Count an HTTP request under the route's pattern, which is one of few."""
         self._requests.labels(route, str(status)).inc()
+
+    def refused(self, code: str) -> None:
+        """Count a refusal by its code, which is one of ours."""
+        self._refusals.labels(code).inc()
+
+    def describe_cache(self, labels: Mapping[str, str]) -> None:
+        """Tell how the cache is laid out, as labels of a figure that is always 1."""
+        names = ["model_name", *labels]
+        cache = Gauge("vllm:cache_config_info", "Layout of the key-value cache.", names, registry=self.registry)
+        cache.labels(self.model_name, *labels.values()).set(1)
 
     def ended(self, finish_reason: str) -> None:
         """Count the end of an answer."""

@@ -151,6 +151,8 @@ class Service:
         waiting = WAITING_PER_RUNNING * most_running if settings.max_queue is None else settings.max_queue
         self.queue: FairQueue[Answer] = FairQueue(most_running, waiting)
         self.metrics = ServerMetrics(model_name, self._figures)
+        self.metrics.describe_cache(_cache_labels(engine))
+        engine.on_step = self.metrics.step_tokens.observe
         self.admission = Admission(settings, model_name, fingerprint)
         self.progress = Progress()
         self.open: set[Answer] = set()
@@ -304,4 +306,18 @@ class Service:
             "vllm:prefix_cache_queries": stats.prompt_tokens,
             "vllm:prefix_cache_hits": stats.cached_tokens,
             "vllm:num_preemptions": stats.preemptions,
+            "caslon:engine_steps": stats.steps,
+            "caslon:queue_waiting": self.queue.waiting,
+            "caslon:queue_running": self.queue.running,
+            "caslon:queue_capacity": self.queue.most,
+            "caslon:draining": float(self.queue.draining),
         }
+
+
+def _cache_labels(engine: Engine) -> Mapping[str, str]:
+    settings = engine.settings
+    return {
+        "block_size": str(settings.block_tokens),
+        "enable_prefix_caching": str(settings.prefix_cache),
+        "num_gpu_blocks": str(engine.stats().blocks_total),
+    }
