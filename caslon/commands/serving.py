@@ -89,6 +89,18 @@ def serve(
     serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
 
 
+@app.command()
+def monitoring(folder: Annotated[Path, typer.Argument(help="where to write them", metavar="FOLDER")]) -> None:
+    """Write a Grafana dashboard and alert rules for Prometheus."""
+    from importlib import resources
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("dashboard.json", "alerts.yml"):
+        content = resources.files("caslon.server").joinpath("monitoring", name).read_text(encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8")
+        say(f"{folder / name}")
+
+
 @keys_app.command()
 def create(
     name: Annotated[str, typer.Option(help="whose key it is, for you to recognise")],

@@ -1,0 +1,61 @@
+"""The dashboard and the alerts ask only for figures that the server exports."""
+
+import json
+import re
+from importlib import resources
+
+import httpx
+import pytest
+from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+
+FIGURE = re.compile(r"\b((?:vllm:|caslon:|process_)[a-z0-9_]+)")
+# vLLM's, on which existing dashboards and autoscalers are built.
+OF_VLLM = {
+    "gauge": ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info"],
+    "counter": [
+        "prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens",
+        "request_success",
+    ],
+    "histogram": [
+        "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
+        "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
+        "request_prompt_tokens", "request_generation_tokens", "iteration_tokens_total",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def families(url: str, client: OpenAI):
+    client.completions.create(model="fox", prompt="x")
+    assert httpx.get(f"{url}/v1/nothing").status_code == 404
+    return {family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+
+
+@pytest.mark.promise("server", "Every figure that the shipped dashboard and alerts ask for is exported")
+def test_every_figure_asked_for_is_exported(families) -> None:
+    exported = {sample.name for family in families.values() for sample in family.samples}
+    files = resources.files("caslon.server").joinpath("monitoring")
+    dashboard = json.loads(files.joinpath("dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    alerts = re.findall(r"expr: (.*)", files.joinpath("alerts.yml").read_text())
+    assert len(expressions) >= 25
+    assert len(alerts) == 5
+    for expression in [*expressions, *alerts]:
+        asked = set(FIGURE.findall(expression))
+        assert asked, expression
+        assert asked <= exported, expression
+
+
+def test_names_and_kinds_are_vllms(families) -> None:
+    for kind, names in OF_VLLM.items():
+        for name in names:
+            assert families[f"vllm:{name}"].type == kind, name
+    for family in families.values():
+        if family.name.startswith("vllm:"):
+            assert all(sample.labels["model_name"] == "fox" for sample in family.samples)
+
+
+def test_refusals_are_counted_by_reason(families) -> None:
+    [sample] = [s for s in families["caslon:requests_refused"].samples if s.name.endswith("_total")]
+    assert (sample.labels, sample.value) == ({"reason": "not_found"}, 1)
