@@ -9,14 +9,13 @@ from typing import Any
 
 from caslon.errors import UserError
 
-SUPPORTED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+SUPPORTED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
 
 # the values at which a key changes nothing; anything else is refused
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (None, 0, 0.0),
-    "no_repeat_ngram_size": (None, 0),
     "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1, 1.0),
     "typical_p": (None, 1, 1.0),

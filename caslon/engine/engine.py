@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -24,6 +25,7 @@ import torch
 from caslon.engine.adapters import Adapters
 from caslon.engine.answer import Answer, Handle, OnPiece, scored_tokens
 from caslon.engine.blocks import BlockPool
+from caslon.engine.branches import best, branches
 from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
@@ -186,10 +188,10 @@ class Engine:
         """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""
         return SamplingParams(**{**self._sampling_defaults, **fields})
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """Return the ids of a text prompt, after a start token where the tokenizer's own rule asks for one."""
-        start = [self.tokenizer.start_of_text_id] if self.tokenizer.config.get("add_bos_token") else []
-        return start + self.tokenizer.encode(text)
+    def prompt_ids(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
+        """Return the ids of a text prompt, after a start token where the tokenizer's own rule, or the caller, wants one."""
+        wanted = self.tokenizer.config.get("add_bos_token") if add_special_tokens is None else add_special_tokens
+        return ([self.tokenizer.start_of_text_id] if wanted else []) + self.tokenizer.encode(text)
 
     def generate(
         self,
@@ -198,19 +200,23 @@ class Engine:
         *,
         adapters: Many[str | None] | None = None,
     ) -> list[Completion]:
-        """Return a completion for each prompt, in order. Raises `CaslonError` if one of them failed.
+        """Return a completion for each prompt, in order, or `n` for each. Raises `CaslonError` if one of them failed.
 
         `adapters` names the adapter of each prompt, None for the model alone.
         """
-        ids = [self.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         if params is None or isinstance(params, SamplingParams):
-            params = [params or self.params()] * len(ids)
-        return self._complete(
-            [
-                self._new_answer(tokens, chosen, None, adapter=adapter)
-                for tokens, chosen, adapter in zip(ids, params, adapters or [None] * len(ids), strict=True)
-            ]
-        )
+            params = [params or self.params()] * len(prompts)
+        tries: list[list[Answer]] = []
+        for prompt, chosen, adapter in zip(prompts, params, adapters or [None] * len(prompts), strict=True):
+            special = chosen.add_special_tokens
+            ids = self.prompt_ids(prompt, add_special_tokens=special) if isinstance(prompt, str) else prompt
+            tries.append([self._new_answer(ids, one, None, adapter=adapter) for one in branches(chosen)])
+        written = iter(self._complete([answer for group in tries for answer in group]))
+        return [
+            completion
+            for chosen, group in zip(params, tries, strict=True)
+            for completion in best(list(islice(written, len(group))), chosen)
+        ]
 
     def score(self, prompts: Many[Many[int]]) -> list[list[float]]:
         """Return the natural-log probability of each token given all before it: one number less than tokens."""
@@ -237,10 +243,11 @@ class Engine:
         A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`,
         `UnknownAdapter`.
         """
+        params = params or self.params()
+        if len(branches(params)) > 1:
+            raise InvalidParameter("n", params.best_of or params.n, "1 here: submit each of `branches(params)`")
         pieces: SimpleQueue[Piece] = SimpleQueue()
-        answer = self._new_answer(
-            prompt_ids, params or self.params(), on_piece or pieces.put, sections=sections, adapter=adapter
-        )
+        answer = self._new_answer(prompt_ids, params, on_piece or pieces.put, sections=sections, adapter=adapter)
         answer.sequence.constraint, answer.sequence.cache_salt = constraint, cache_salt
         self._enqueue([answer])
         self._start_thread()

@@ -32,15 +32,28 @@ RANGES: Mapping[str, tuple[Bounds, str]] = {
     "repetition_penalty": ((math.ulp(0.0), 10), "above 0, at most 10"),
     "presence_penalty": ((-2, 2), "-2 to 2"),
     "frequency_penalty": ((-2, 2), "-2 to 2"),
+    "no_repeat_ngram_size": ((0, 16), "0 to 16; 0 means off"),
+    "n": ((1, 16), "1 to 16"),
+    "best_of": ((1, 20), "n to 20"),
+    "num_beams": ((1, 16), "1 to 16"),
+    "length_penalty": ((-10, 10), "-10 to 10"),
+    "penalty_alpha": ((0, 1), "0 (off) to 1"),
     "seed": ((-(2**63), 2**64 - 1), "a 64-bit integer"),
     "logprobs": ((0, 20), "0 to 20"),
     "prompt_logprobs": ((0, 20), "0 to 20"),
     "thinking_budget": ((0, math.inf), "at least 0"),
 }
-WHOLE_NUMBERS = frozenset(
-    {"max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs", "thinking_budget"}
-)
-MAY_BE_UNSET = frozenset({"seed", "logprobs", "prompt_logprobs", "thinking_budget"})
+WHOLE_NUMBERS = frozenset(RANGES) - {
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "length_penalty",
+    "penalty_alpha",
+}
+MAY_BE_UNSET = frozenset({"seed", "logprobs", "prompt_logprobs", "best_of", "thinking_budget"})
 
 
 class RequestError(UserError):
@@ -118,8 +131,12 @@ class SamplingParams:
     """How to choose tokens and when to stop. Every field is checked; a bad value raises `InvalidParameter`.
 
     `max_tokens` counts new tokens only. `temperature` 0 is greedy. `logprobs` asks for that many alternatives
-    beside the chosen token, from the model's raw output before any of the changes below. With a `thinking_budget`
-    thinking and its two markers do not count as part of the answer, which has `max_tokens` to itself.
+    beside the chosen token, from the model's raw output before any of the changes below. `n` answers are written, of
+    `best_of` tries where that is larger. `num_beams` above 1 searches for the likeliest answer, `penalty_alpha` above
+    0 for one that does not repeat itself (contrastive search, arXiv:2202.06417): both draw nothing, so they want
+    temperature 0. `add_special_tokens` overrides the tokenizer's own rule for text prompts. `truncate` is refused:
+    nothing is ever cut.
+    With a `thinking_budget` thinking and its two markers do not count as part of the answer, which has `max_tokens` to itself.
     """
 
     max_tokens: int = 16
@@ -131,6 +148,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -138,17 +156,53 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    n: int = 1
+    best_of: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    penalty_alpha: float = 0.0
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     thinking_budget: int | None = None
+    add_special_tokens: bool | None = None
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         for name, (bounds, allowed) in RANGES.items():
             self._check_number(name, bounds, allowed)
         if self.min_tokens > self.max_tokens:
             raise InvalidParameter("min_tokens", self.min_tokens, f"at most max_tokens ({self.max_tokens})")
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidParameter("best_of", self.best_of, f"at least n ({self.n})")
+        if self.truncate:
+            raise InvalidParameter("truncate", self.truncate, "left out: nothing is cut silently; shorten the prompt")
         self._check_stops()
         self._check_logit_bias()
+        self._check_search()
+
+    @property
+    def width(self) -> int:
+        """Return how many sequences write the answer together: beams, or a contrastive search's candidates."""
+        return self.top_k if self.penalty_alpha else self.num_beams
+
+    def _check_search(self) -> None:
+        if not isinstance(self.early_stopping, bool):
+            raise InvalidParameter("early_stopping", self.early_stopping, "true or false")
+        beams, contrastive = self.num_beams > 1, self.penalty_alpha > 0
+        if not (beams or contrastive):
+            return
+        name = "num_beams" if beams else "penalty_alpha"
+        if beams and contrastive:
+            raise InvalidParameter("penalty_alpha", self.penalty_alpha, "0 with num_beams")
+        if self.temperature != 0 or self.top_p != 1 or self.min_p != 0:
+            raise InvalidParameter(name, getattr(self, name), "left out when sampling; set temperature to 0")
+        if self.best_of not in (None, self.n) or self.n > self.num_beams:
+            raise InvalidParameter("n", self.n, f"at most num_beams ({self.num_beams}) here, without best_of")
+        if beams and self.top_k > 0:
+            raise InvalidParameter("top_k", self.top_k, "0 with num_beams")
+        if contrastive and not 2 <= self.top_k <= 16:
+            raise InvalidParameter("top_k", self.top_k, "2 to 16 with penalty_alpha, for example 4")
 
     def _check_number(self, name: str, bounds: Bounds, allowed: str) -> None:
         value = getattr(self, name)
@@ -241,10 +295,11 @@ class Completion:
     """A finished answer.
 
     `ids` holds every generated token, the one that stopped it included; `text` leaves the stop token or stop string
-    out unless `include_stop` was asked for. `finish_reason` is "stop", "length", "abort" or "error"; `stop_reason`
-    is the token id or string that stopped it; `error` says what failed. `prompt_logprobs` begins with None, because
-    nothing comes before the first token. Where sections were asked for, `text` is the answer alone, `thinking` and
-    `tool_calls` have the rest, and `thinking_unclosed` says that the answer never began.
+    out unless `include_stop` was asked for. `finish_reason` is "stop", "length", "abort", "timeout" or "error";
+    `stop_reason` is the token id or string that stopped it; `error` says what failed. `prompt_logprobs` begins with
+    None, because nothing comes before the first token. `others` are the further answers of a beam search, best first.
+    Where sections were asked for, `text` is the answer alone, `thinking` and `tool_calls` have the rest, and
+    `thinking_unclosed` says that the answer never began.
     """
 
     ids: tuple[int, ...]
@@ -262,6 +317,7 @@ class Completion:
     thinking_tokens: int = 0
     thinking_unclosed: bool = False
     tool_calls: tuple[str, ...] = ()
+    others: tuple["Completion", ...] = ()
 
 
 class Constraint(Protocol):

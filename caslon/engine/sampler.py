@@ -1,9 +1,9 @@
 """Chooses each sequence's next token from the model's raw logits.
 
-The order is fixed: constraint (a grammar); logit_bias, min_tokens; repetition; frequency and presence; temperature;
-top-k; top-p; min-p; renormalise; draw. Every step works within a row, so a row's choice does not depend on its
-neighbours. The processors give what transformers' do; nucleus sampling: arXiv:1904.09751, min-p: arXiv:2407.01082,
-repetition penalty: arXiv:1909.05858. `S` sequences, `V` vocabulary.
+The order is fixed: constraint (a grammar); logit_bias, min_tokens; repetition; frequency and presence; no-repeat
+n-gram; temperature; top-k; top-p; min-p; renormalise; draw. Every step works within a row, so a row's choice does not
+depend on its neighbours. The processors give what transformers' do; nucleus sampling: arXiv:1904.09751, min-p:
+arXiv:2407.01082, repetition penalty: arXiv:1909.05858. `S` sequences, `V` vocabulary.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import Tensor
 from caslon.engine.request import SamplingParams, Sequence, TokenLogprob
 
 NOT_FINITE = "model_output_not_finite"
+SMALLEST_TEMPERATURE = 1e-5  # below it the likeliest token is certain, and quotients leave float32
 NO_ALLOWED_TOKEN = "no_allowed_token"  # noqa: S105 - a word, not a secret
 
 
@@ -74,7 +75,7 @@ def token_logprobs(logits: Tensor, ids: Many[int], alternatives: int) -> list[To
 def allowed(logits: Tensor, params: Many[SamplingParams]) -> Tensor:
     """Return logits [S, V] after temperature, top-k, top-p and min-p; minus infinity marks what may not be drawn."""
     if any(one.temperature != 1 for one in params):
-        logits = logits / _column([one.temperature for one in params], logits)
+        logits = logits / _column([max(one.temperature, SMALLEST_TEMPERATURE) for one in params], logits)
     size = logits.shape[-1]
     top_k = [one.top_k if 0 < one.top_k < size else size for one in params]
     top_p = [one.top_p for one in params]
@@ -118,7 +119,7 @@ def _column(values: Many[float], like: Tensor) -> Tensor:
 
 
 def changed(logits: Tensor, sequence: Sequence) -> Tensor:
-    """Return logits [V] after the constraint, logit_bias, min_tokens and the three penalties."""
+    """Return logits [V] after the constraint, logit_bias, min_tokens, the three penalties and no-repeat n-gram."""
     params = sequence.params
     logits = logits.clone()
     if sequence.constraint is not None:
@@ -135,7 +136,15 @@ def changed(logits: Tensor, sequence: Sequence) -> Tensor:
     if sequence.output_counts and (params.frequency_penalty or params.presence_penalty):
         counts = torch.tensor(list(sequence.output_counts.values()), dtype=logits.dtype, device=logits.device)
         logits[list(sequence.output_counts)] -= params.frequency_penalty * counts + params.presence_penalty
+    if params.no_repeat_ngram_size:
+        logits[ngram_ends(sequence.ids, params.no_repeat_ngram_size)] = -torch.inf
     return logits
+
+
+def ngram_ends(ids: list[int], size: int) -> list[int]:
+    """Return the tokens that would make `ids` end with an n-gram of that size which it already holds."""
+    begun = ids[len(ids) - size + 1 :] if size > 1 else []
+    return [ids[end] for end in range(size - 1, len(ids)) if ids[end - size + 1 : end] == begun]
 
 
 def _is_changed(sequence: Sequence) -> bool:
@@ -146,5 +155,6 @@ def _is_changed(sequence: Sequence) -> bool:
         or params.repetition_penalty != 1
         or params.frequency_penalty
         or params.presence_penalty
+        or params.no_repeat_ngram_size
         or sequence.output_tokens < params.min_tokens
     )

@@ -77,7 +77,7 @@ def test_defaults_of_a_folder() -> None:
     assert stop_ids(config) == (3, 4)
     assert stop_ids({"eos_token_id": 3}) == (3,)
     assert stop_ids({}) == ()
-    for key, value in (("num_beams", 4), ("no_repeat_ngram_size", 3), ("suppress_tokens", [1])):
+    for key, value in (("num_beams", 4), ("penalty_alpha", 0.6), ("suppress_tokens", [1])):
         with pytest.raises(UserError, match=key):
             sampling_defaults({key: value})
 

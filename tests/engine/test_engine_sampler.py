@@ -30,6 +30,7 @@ def kept(**fields: Any) -> list[str]:
     ]
 
 
+@pytest.mark.promise("engine", "top-k, top-p and penalties choose the words of the published example")
 def test_the_published_example() -> None:
     assert kept(top_k=3) == ["woman", "man", "boy"]
     assert kept(top_p=0.5) == ["woman", "man"]
@@ -47,6 +48,11 @@ def test_draws_follow_the_distribution() -> None:
     counts = Counter(sample(LOGITS[None], [chooser])[0].id for _ in range(4000))
     chi_square = sum((counts[i] - 4000 * p) ** 2 / (4000 * p) for i, p in enumerate(LOGITS.exp().tolist()))
     assert chi_square < 20.5  # 0.001, five degrees of freedom
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-20, 1e-45, 5e-324])
+def test_the_smallest_temperatures_choose_the_likeliest(temperature: float) -> None:
+    assert sample(100 * LOGITS[None], [sequence(temperature=temperature)])[0].id == 0
 
 
 def test_ties_go_to_the_lowest_id() -> None:
@@ -85,6 +91,8 @@ def processors(params: SamplingParams) -> Any:
     made = logits_process.LogitsProcessorList()
     if params.repetition_penalty != 1:
         made.append(logits_process.RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if params.no_repeat_ngram_size:
+        made.append(logits_process.NoRepeatNGramLogitsProcessor(params.no_repeat_ngram_size))
     if params.temperature != 1:
         made.append(logits_process.TemperatureLogitsWarper(params.temperature))
     if params.top_k:
@@ -96,6 +104,9 @@ def processors(params: SamplingParams) -> Any:
     return made
 
 
+@pytest.mark.promise(
+    "engine", "penalties, no-repeat n-gram, temperature, top-k, top-p and min-p give what transformers gives"
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -104,6 +115,9 @@ def processors(params: SamplingParams) -> Any:
         {"top_p": 0.9},
         {"min_p": 0.05},
         {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2, "top_k": 20},
+        {"no_repeat_ngram_size": 3, "temperature": 0.5},
         {"repetition_penalty": 0.7, "temperature": 0.8, "top_k": 50, "top_p": 0.8, "min_p": 0.02},
     ],
 )
@@ -111,7 +125,7 @@ def test_equal_to_transformers_processors(fields: dict[str, Any]) -> None:
     generator = torch.Generator().manual_seed(3)
     for _ in range(20):
         logits = 4 * torch.randn(500, generator=generator)
-        ids = torch.randint(500, (30,), generator=generator).tolist()
+        ids = torch.randint(5, (30,), generator=generator).tolist()  # few different ones, so that n-grams repeat
         params = SamplingParams(**fields)
         ours = allowed(changed(logits, sequence(tuple(ids[:10]), tuple(ids[10:]), **fields))[None], [params])[0]
         theirs = processors(params)(torch.tensor([ids]), logits[None])[0]
