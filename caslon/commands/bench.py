@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from caslon.commands.output import JsonOption, group, print_json, print_table, say
+from caslon.commands.output import JsonOption, group, print_json, print_table, say, tell
 
 app = group(no_args_is_help=True, help="Measure what options are worth on this machine.")
 
@@ -76,3 +76,56 @@ def model(
     from caslon.model.load_test_model import write_load_test_model
 
     say(str(write_load_test_model(folder, seed)))
+
+
+@app.command()
+def engine(
+    model: Annotated[Path, typer.Argument(help="a model, stage or run folder", metavar="MODEL")],
+    beside: Annotated[
+        list[str],
+        typer.Option("--beside", help="programs to compare with (repeatable); default: all that are installed"),
+    ] = [],  # noqa: B006  typer copies it
+    options: Annotated[str, typer.Option(help="settings of caslon's engine, such as weights=int8,kernels=torch")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each program; default: all cores")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for all programs")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="number format, for all programs")] = "float32",
+    rounds: Annotated[int, typer.Option(min=1, help="timed rounds of each load, in turns")] = 3,
+    answer_tokens: Annotated[int, typer.Option(min=8, help="tokens of an answer in the decode loads")] = 128,
+    output: Annotated[Path | None, typer.Option(help="write the figures as JSON here")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the engine beside other programs: prefill, first token, decoding in batches, mixed requests, memory, load time."""
+    import json
+    import os
+
+    from caslon.commands.bench_engine import print_comparison
+    from caslon.folders import write_atomic
+    from caslon.model.folder import ModelFolder
+    from caslon.model.size import parameter_counts
+    from caslon.peers.compare import Measured, compare
+    from caslon.peers.loads import fitting, loads
+    from caslon.peers.peer import PEERS, Setting, is_installed, parsed_spec
+    from caslon.run_list import model_folder_of
+
+    folder = model_folder_of(model)
+    config = ModelFolder.open(folder).config
+    others = beside or [name for name in PEERS if name != "caslon" and is_installed(name)]
+    specs = [parsed_spec(text) for text in [f"caslon:{options}" if options else "caslon", *others]]
+    setting = Setting(folder, threads or os.cpu_count() or 1, device, dtype, {})
+    context = config.max_position_embeddings
+    chosen, too_long = fitting(loads(config.vocab_size, context, answer_tokens=answer_tokens), context)
+    programs: list[Measured] = []
+    for load, programs in compare(specs, setting, chosen, rounds):  # noqa: B007  the last has everything
+        tell(f"measured: {load.name}")
+    parameters = parameter_counts(config).trained
+    record = {
+        "model": str(folder),
+        "parameters": parameters,
+        "threads": setting.threads,
+        "device": device,
+        "rounds": rounds,
+    }
+    figures = {**record, "programs": [program.to_json() for program in programs], "not_fitting": too_long}
+    if output is not None:
+        write_atomic(output, json.dumps(figures, indent=2) + "\n")
+    print_json(figures) if as_json else print_comparison(chosen, programs, too_long, parameters)

@@ -182,7 +182,8 @@ class Engine:
     def description(self) -> dict[str, str]:
         """Return how the model is computed: dtype, quantisation and device."""
         dtype = str(self.decoder.model.embed_tokens.weight.dtype).removeprefix("torch.")
-        return {"dtype": dtype, "quantization": "none", "device": self.decoder.device.type}
+        quantization = "none" if self.settings.weights == "auto" else self.settings.weights
+        return {"dtype": dtype, "quantization": quantization, "device": self.decoder.device.type}
 
     def params(self, **fields: Any) -> SamplingParams:
         """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""

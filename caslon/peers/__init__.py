@@ -1,0 +1,1 @@
+"""Sets the engine beside other programs: same folder, same threads, same prompts, in turns."""
