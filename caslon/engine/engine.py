@@ -31,6 +31,7 @@ from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
 from caslon.engine.loading import load_decoder
 from caslon.engine.paged import kv_bytes_per_token
+from caslon.engine.pooling import Pooled, PoolingKind
 from caslon.engine.request import (
     CacheTooSmall,
     Completion,
@@ -53,6 +54,8 @@ from caslon.tokenizer.tokenizer import Tokenizer
 
 FREE_MEMORY_SHARE = 0.25  # of a CPU's free memory: the cache is not the only guest there
 CUDA_MEMORY_SHARE = 0.8  # of what is free after the weights; the rest is for activations
+
+NO_SAMPLING = SamplingParams(max_tokens=1)  # of requests for which no token is chosen
 
 _log = logging.getLogger(__name__)
 
@@ -224,6 +227,25 @@ class Engine:
         params = SamplingParams(prompt_logprobs=0)
         completions = self._complete([self._new_answer(ids, params, None, wants_tokens=False) for ids in prompts])
         return [[entry.logprob for entry in scored_tokens(completion)] for completion in completions]
+
+    def embed(
+        self,
+        prompts: Many[str | Many[int]],
+        pooling: PoolingKind = "mean",
+        *,
+        adapters: Many[str | None] | None = None,
+    ) -> torch.Tensor:
+        """Return a vector of length one for each text, [texts, width] in float32, pooled from the final hidden states."""
+        ids = [self.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        answers = [
+            self._new_answer(tokens, NO_SAMPLING, None, wants_tokens=False, adapter=adapter)
+            for tokens, adapter in zip(ids, adapters or [None] * len(ids), strict=True)
+        ]
+        pooled = [Pooled(pooling) for _ in answers]
+        for answer, vector in zip(answers, pooled, strict=True):
+            answer.sequence.pooled = vector
+        self._complete(answers)
+        return torch.stack([vector.vector() for vector in pooled]) if pooled else torch.empty(0)
 
     def submit(
         self,
@@ -399,6 +421,9 @@ class Engine:
             output = self._runner.run(plan)
             choices = sample(output.next_logits, [chunk.sequence for chunk in output.choosing])
             self._score_prompts(output)
+            for chunk, states in output.hidden:
+                assert chunk.sequence.pooled is not None
+                chunk.sequence.pooled.add(chunk.start, states)
         except Exception as error:  # the step's sequences fail with it; the others and the engine go on
             _log.exception("a step of %d sequences failed", len(plan))
             for chunk in plan:

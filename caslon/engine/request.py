@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from caslon.engine.adapters import Adapter
+    from caslon.engine.pooling import Pooled
 
 Bounds = tuple[float, float]
 
@@ -347,7 +348,7 @@ class Sequence:
 
     `ids` is prompt and output in one list; the first `computed` of them have keys and values in `blocks`, the full
     ones known to the pool by `links`. `output_counts` and `draws` are what the sampler needs to know of the past.
-    `wants_tokens` is false for scoring. `wants_hidden` asks each step for the hidden states of its tokens.
+    `wants_tokens` is false for scoring and for vectors; the latter are `pooled` from the hidden states.
     Only sequences with the same `adapter` and `cache_salt` reuse each other's blocks.
     """
 
@@ -357,7 +358,7 @@ class Sequence:
     seed: int
     wants_tokens: bool = True
     constraint: Constraint | None = None
-    wants_hidden: bool = False
+    pooled: "Pooled | None" = None
     adapter: "Adapter | None" = None
     cache_salt: str = ""
     ids: list[int] = field(default_factory=list)
@@ -385,6 +386,11 @@ class Sequence:
     def remaining(self) -> int:
         """Return how many known tokens still have to pass through the model."""
         return len(self.ids) - self.computed
+
+    @property
+    def wants_hidden(self) -> bool:
+        """Return whether each step shall give the hidden states of its tokens."""
+        return self.pooled is not None
 
     @property
     def shares_prefix(self) -> bool:

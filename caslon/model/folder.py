@@ -45,7 +45,7 @@ class ModelFolder:
         if not path.is_dir():
             raise UserError("there is no model folder here", where=str(path), fix="check the path")
         config = _read_config(path)
-        _refuse_pickles(path)
+        refuse_pickles(path)
         tokenizer = Tokenizer.load(path)
         generation = _read_json(path / GENERATION_FILE) if (path / GENERATION_FILE).is_file() else {}
         generation.setdefault("eos_token_id", _as_json(config.eos_token_id))
@@ -170,7 +170,8 @@ def _read_config(path: Path) -> DecoderConfig:
         raise UserError(error.what, where=error.where or str(file), fix=error.fix) from error
 
 
-def _refuse_pickles(path: Path) -> None:
+def refuse_pickles(path: Path) -> None:
+    """Raise `UserError` for a folder without safetensors, with the command that converts a pickle where there is one."""
     if any(path.glob("*.safetensors")):
         return
     pickles = [file for file in sorted(path.iterdir()) if file.suffix in PICKLE_SUFFIXES]
