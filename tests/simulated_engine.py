@@ -125,7 +125,11 @@ class SimulatedEngine:
             raise ContextLengthExceeded(len(prompt_ids), params.max_tokens, CONTEXT)
 
     def submit(
-        self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: OnPiece | None = None
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        on_piece: OnPiece | None = None,
+        **held: Any,
     ) -> SimulatedHandle:
         self.check(prompt_ids, params)
         self.seen.append((list(prompt_ids), params))

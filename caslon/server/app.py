@@ -20,15 +20,16 @@ from caslon.engine.engine import Engine
 from caslon.errors import CaslonError
 from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
+from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
 from caslon.server.completions import create_completion
 from caslon.server.errors import SERVER_ERROR, Refused, refused_from
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.metrics import CONTENT_TYPE
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
-from caslon.server.tokenize import detokenize, tokenize
+from caslon.server.tokenize import apply_template, detokenize, tokenize
 from caslon.server.watch import Watch
-from caslon.server.wire import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest, Wire
+from caslon.server.wire import CompletionRequest, DetokenizeRequest, Wire
 
 log = logging.getLogger("caslon.server")
 
@@ -103,6 +104,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     add("/v1/chat/completions", create_chat_completion, ChatRequest)
     add("/tokenize", tokenize, TokenizeRequest)
     add("/detokenize", detokenize, DetokenizeRequest)
+    add("/apply-template", apply_template, TemplateRequest)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:

@@ -5,7 +5,6 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
@@ -13,65 +12,39 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from caslon.engine.request import Completion, Piece
+from caslon.server.chat_wire import ChatRequest
+from caslon.server.conversation import Conversation, Part, Text, Thinking, ToolCallBegins, Whole, begin
 from caslon.server.errors import invalid
 from caslon.server.logprobs import chat_logprobs
-from caslon.server.sampling import sampling_params
-from caslon.server.service import Answer, Service
+from caslon.server.reading import read
+from caslon.server.service import Service
 from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
-from caslon.server.usage import usage
-from caslon.server.wire import ChatMessage, ChatRequest, parse
-
-# The newer name of a role that chat templates know under the older one.
-ROLES = {"developer": "system"}
-
-
-@dataclass(frozen=True)
-class Work:
-    """A request that was taken on: its answers are on their way."""
-
-    service: Service
-    fields: ChatRequest
-    answers: list[Answer]
-
-    def head(self, request_id: str, kind: str) -> dict[str, Any]:
-        """Return what every object of the answer begins with."""
-        return {
-            "id": f"chatcmpl-{request_id}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.service.model_name,
-            "system_fingerprint": self.service.fingerprint,
-        }
+from caslon.server.usage import timings, usage
 
 
 async def create_chat_completion(service: Service, request: Request) -> Response:
     """Answer a chat request."""
-    body = await request.body()
-    pieces = Pieces()
-    work = await to_thread.run_sync(begin, service, body, pieces)
-    if work.fields.stream:
-        head = work.head(request.state.request_id, "chat.completion.chunk")
-        return EventStream(_events(work, head, pieces), work.answers)
-    completions = await whole_answers(request, work.answers, pieces)
-    head = work.head(request.state.request_id, "chat.completion")
-    return JSONResponse(await to_thread.run_sync(_whole, work, head, completions))
-
-
-def begin(service: Service, body: bytes, pieces: Pieces) -> Work:
-    """Read a request, turn its conversation into tokens and start its answers."""
-    fields = parse(ChatRequest, body)
-    service.check_model(fields.model)
+    fields = await read(service, request, ChatRequest)
     _check_combination(fields)
-    ids = service.chat_ids(plain_messages(fields.messages))
-    params = sampling_params(
-        service, fields, max_tokens=_max_tokens(service, fields, len(ids)), logprobs=_alternatives(fields)
-    )
-    return Work(service, fields, service.submit([ids] * len(params), params, pieces.put))
+    pieces = Pieces()
+    talk = await to_thread.run_sync(begin, service, fields, pieces)
+    if fields.stream:
+        head = _head(talk, request, "chat.completion.chunk")
+        return EventStream(_events(talk, head, pieces), talk.answers)
+    completions = await whole_answers(request, talk.answers, pieces)
+    head = _head(talk, request, "chat.completion")
+    return JSONResponse(await to_thread.run_sync(_whole, talk, head, completions))
 
 
-def plain_messages(messages: list[ChatMessage]) -> list[dict[str, str]]:
-    """Return messages as role and text, as the chat template takes them."""
-    return [{"role": ROLES.get(message.role, message.role), "content": message.text()} for message in messages]
+def _head(talk: Conversation, request: Request, kind: str) -> dict[str, Any]:
+    """Return what every object of the answer begins with."""
+    return {
+        "id": f"chatcmpl-{request.state.request_id}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": talk.service.model_name,
+        "system_fingerprint": talk.service.fingerprint,
+    }
 
 
 def _check_combination(fields: ChatRequest) -> None:
@@ -84,54 +57,74 @@ def _check_combination(fields: ChatRequest) -> None:
         raise invalid("'max_tokens' and 'max_completion_tokens' are two names of one thing and differ", "max_tokens")
 
 
-def _max_tokens(service: Service, fields: ChatRequest, prompt_tokens: int) -> int:
-    for wanted in (fields.max_completion_tokens, fields.max_tokens):
-        if wanted is not None:
-            return wanted
-    # The rest of the context; at least one token, so that the engine can say how far a prompt is over it.
-    return max(1, service.context - prompt_tokens)
+def _whole(talk: Conversation, head: dict[str, Any], completions: list[Completion]) -> dict[str, Any]:
+    choices = [_choice(talk, index, completion) for index, completion in enumerate(completions)]
+    return {**head, "choices": choices, "usage": usage(completions[:1], completions), **_timings(talk, completions)}
 
 
-def _alternatives(fields: ChatRequest) -> int | None:
-    return (fields.top_logprobs or 0) if fields.logprobs else None
+def _timings(talk: Conversation, completions: list[Completion]) -> dict[str, Any]:
+    return timings(completions) if talk.service.settings.request_timings else {}
 
 
-def _whole(work: Work, head: dict[str, Any], completions: list[Completion]) -> dict[str, Any]:
-    choices = [_choice(work, index, completion) for index, completion in enumerate(completions)]
-    return {**head, "choices": choices, "usage": usage(completions[:1], completions)}
-
-
-def _choice(work: Work, index: int, completion: Completion) -> dict[str, Any]:
+def _choice(talk: Conversation, index: int, completion: Completion) -> dict[str, Any]:
+    reader = talk.reader()
+    whole = Whole.of(reader.of_completion(completion))
+    message: dict[str, Any] = {"role": "assistant", "content": whole.text, "refusal": None}
+    if whole.thinking:
+        message["reasoning_content"] = whole.thinking
+    if whole.calls:
+        message["content"] = whole.text or None
+        message["tool_calls"] = [_call(call) for call in whole.calls]
     return {
         "index": index,
-        "message": {"role": "assistant", "content": completion.text, "refusal": None},
-        "logprobs": _logprobs(work, completion),
-        "finish_reason": completion.finish_reason,
+        "message": message,
+        "logprobs": _logprobs(talk, completion),
+        "finish_reason": reader.finish_reason(completion.finish_reason),
     }
 
 
-def _logprobs(work: Work, written: Completion | Piece) -> dict[str, Any] | None:
-    alternatives = _alternatives(work.fields)
-    if alternatives is None or not written.logprobs:
+def _call(call: dict[str, str]) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"id": call["id"], "type": "function", "function": function}
+
+
+def _logprobs(talk: Conversation, written: Completion | Piece) -> dict[str, Any] | None:
+    if not talk.fields.logprobs or not written.logprobs:
         return None
-    return chat_logprobs(work.service.tokenizer, written.logprobs, alternatives)
+    return chat_logprobs(talk.service.tokenizer, written.logprobs, talk.fields.top_logprobs or 0)
 
 
-async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIterator[bytes]:
-    with_usage = bool(work.fields.stream_options and work.fields.stream_options.include_usage)
+async def _events(talk: Conversation, head: dict[str, Any], pieces: Pieces) -> AsyncIterator[bytes]:
+    with_usage = bool(talk.fields.stream_options and talk.fields.stream_options.include_usage)
     head = {**head, "usage": None} if with_usage else head
-    for index in range(len(work.answers)):
+    readers = [talk.reader() for _ in talk.answers]
+    for index in range(len(talk.answers)):
         yield event({**head, "choices": [_chunk(index, {"role": "assistant", "content": ""})]})
-    async for index, piece in pieces.of(work.answers):
-        logprobs = _logprobs(work, piece)
-        if piece.text or logprobs:
-            yield event({**head, "choices": [_chunk(index, {"content": piece.text}, logprobs)]})
+    async for index, piece in pieces.of(talk.answers):
+        logprobs = _logprobs(talk, piece)
+        for part in readers[index].of_piece(piece):
+            yield event({**head, "choices": [_chunk(index, _delta(part), logprobs)]})
+            logprobs = None
+        if logprobs:
+            yield event({**head, "choices": [_chunk(index, {"content": ""}, logprobs)]})
         if piece.finish_reason:
-            yield event({**head, "choices": [_chunk(index, {}, None, piece.finish_reason)]})
+            reason = readers[index].finish_reason(piece.finish_reason)
+            yield event({**head, "choices": [_chunk(index, {}, None, reason)]})
     if with_usage:
-        done = [answer.result() for answer in work.answers]
-        yield event({**head, "choices": [], "usage": usage(done[:1], done)})
+        done = [answer.result() for answer in talk.answers]
+        yield event({**head, "choices": [], "usage": usage(done[:1], done), **_timings(talk, done)})
     yield DONE
+
+
+def _delta(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"content": part.text}
+    if isinstance(part, Thinking):
+        return {"reasoning_content": part.text}
+    if isinstance(part, ToolCallBegins):
+        function = {"name": part.name, "arguments": ""}
+        return {"tool_calls": [{"index": part.index, "id": part.id, "type": "function", "function": function}]}
+    return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
 
 
 def _chunk(

@@ -4,7 +4,7 @@ Source: https://platform.openai.com/docs/api-reference/completions
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,15 @@ from starlette.responses import JSONResponse, Response
 
 from caslon.engine.request import Completion, Piece
 from caslon.server.errors import invalid
+from caslon.server.forms import form_of
+from caslon.server.gap import gap_ids
 from caslon.server.logprobs import CompletionLogprobs
+from caslon.server.reading import read
 from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
 from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
-from caslon.server.usage import usage
-from caslon.server.wire import CompletionRequest, parse
+from caslon.server.usage import timings, usage
+from caslon.server.wire import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -39,6 +42,11 @@ class Work:
         """How many answers each prompt gets."""
         return self.fields.n or 1
 
+    @property
+    def written_for_each(self) -> int:
+        """How many answers are written for each prompt, the best of which it gets."""
+        return self.fields.best_of or self.answers_to_each
+
     def head(self, request_id: str) -> dict[str, Any]:
         """Return what every object of the answer begins with."""
         return {
@@ -52,9 +60,9 @@ class Work:
 
 async def create_completion(service: Service, request: Request) -> Response:
     """Answer a completion request."""
-    body = await request.body()
+    fields = await read(service, request, CompletionRequest)
     pieces = Pieces()
-    work = await to_thread.run_sync(begin, service, body, pieces)
+    work = await to_thread.run_sync(begin, service, fields, pieces)
     head = work.head(request.state.request_id)
     if work.fields.stream:
         return EventStream(_events(work, head, pieces), work.answers)
@@ -62,22 +70,27 @@ async def create_completion(service: Service, request: Request) -> Response:
     return JSONResponse(await to_thread.run_sync(_whole, work, head, completions))
 
 
-def begin(service: Service, body: bytes, pieces: Pieces) -> Work:
-    """Read a request, split its prompts into tokens and start its answers."""
-    fields = parse(CompletionRequest, body)
+def begin(service: Service, fields: CompletionRequest, pieces: Pieces) -> Work:
+    """Split a request's prompts into tokens and start its answers."""
     service.check_model(fields.model)
     _check_combination(fields)
     prompts, texts = _prompts(service, fields)
+    form = form_of(fields)
+    ranked = _is_ranked(fields)
     params = sampling_params(
         service,
         fields,
         # No token at all cannot be asked of the engine: one is written and left out.
         max_tokens=_wanted_tokens(fields) or 1,
-        logprobs=fields.logprobs,
+        logprobs=0 if ranked and fields.logprobs is None else fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
+        answers=fields.best_of,
     )
     answers = service.submit(
-        [prompt for prompt in prompts for _ in params], [chosen for _ in prompts for chosen in params], pieces.put
+        [prompt for prompt in prompts for _ in params],
+        [chosen for _ in prompts for chosen in params],
+        pieces.put,
+        [{"constraint": service.engine.constraint(form)} if form else {} for _ in prompts for _ in params],
     )
     return Work(service, fields, prompts, texts, answers)
 
@@ -89,10 +102,20 @@ def _wanted_tokens(fields: CompletionRequest) -> int:
 def _check_combination(fields: CompletionRequest) -> None:
     if fields.stream_options and not fields.stream:
         raise invalid("'stream_options' needs 'stream': true", "stream_options")
+    if fields.best_of is not None and fields.best_of < (fields.n or 1):
+        raise invalid("'best_of' must be at least 'n'", "best_of")
+    if _is_ranked(fields) and fields.stream:
+        raise invalid("'best_of' above 'n' cannot be streamed: the best is known at the end", "best_of")
+    if fields.suffix is not None and fields.echo:
+        raise invalid("'echo' cannot go with 'suffix'", "echo")
     if fields.max_tokens == 0 and (not fields.echo or fields.stream):
         raise invalid("'max_tokens': 0 needs 'echo': true and no stream", "max_tokens")
     if fields.stream and fields.echo and fields.logprobs is not None:
         raise invalid("'echo' with 'logprobs' is not offered in a stream", "echo", "unsupported_parameter")
+
+
+def _is_ranked(fields: CompletionRequest) -> bool:
+    return (fields.best_of or 1) > (fields.n or 1)
 
 
 def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int]], list[str]]:
@@ -103,7 +126,7 @@ def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int
     elif isinstance(given[0], int):
         given = [given]
     prompts, texts = [], []
-    for prompt in given:
+    for prompt in given if fields.suffix is None else []:
         if isinstance(prompt, str):
             prompts.append(service.text_ids(prompt))
             texts.append(prompt)
@@ -111,14 +134,34 @@ def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int
             service.check_ids(prompt, "prompt")
             prompts.append(prompt)
             texts.append(service.tokenizer.decode(prompt))
+    if fields.suffix is not None:
+        prompts = [gap_ids(service.tokenizer, prompt, fields.suffix) for prompt in given]
+        texts = [""] * len(prompts)
     return prompts, texts
 
 
 def _whole(work: Work, head: dict[str, Any], completions: list[Completion]) -> dict[str, Any]:
-    choices = [_choice(work, index, completion) for index, completion in enumerate(completions)]
+    chosen = [completion for group in _groups(work, completions) for completion in group[: work.answers_to_each]]
+    choices = [_choice(work, index, completion) for index, completion in enumerate(chosen)]
     counted = completions if _wanted_tokens(work.fields) else []
-    firsts = completions[:: work.answers_to_each]
-    return {**head, "choices": choices, "usage": usage(firsts, counted)}
+    firsts = completions[:: work.written_for_each]
+    return {**head, "choices": choices, "usage": usage(firsts, counted), **_timings(work, chosen)}
+
+
+def _groups(work: Work, completions: list[Completion]) -> Iterator[list[Completion]]:
+    """Yield the answers to each prompt, the likeliest first where more were written than are wanted."""
+    size = work.written_for_each
+    for start in range(0, len(completions), size):
+        group = completions[start : start + size]
+        yield sorted(group, key=_mean_logprob, reverse=True) if _is_ranked(work.fields) else group
+
+
+def _mean_logprob(completion: Completion) -> float:
+    return sum(token.logprob for token in completion.logprobs) / max(1, len(completion.logprobs))
+
+
+def _timings(work: Work, completions: list[Completion]) -> dict[str, Any]:
+    return timings(completions) if work.service.settings.request_timings else {}
 
 
 def _choice(work: Work, index: int, completion: Completion) -> dict[str, Any]:
@@ -160,7 +203,7 @@ async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIter
             yield event({**head, "choices": [chunk]})
     if with_usage:
         done = [answer.result() for answer in work.answers]
-        yield event({**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done)})
+        yield event({**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done), **_timings(work, done)})
     yield DONE
 
 

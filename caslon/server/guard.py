@@ -6,6 +6,8 @@ import logging
 import re
 import uuid
 
+from urllib.parse import quote
+
 from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -28,6 +30,7 @@ SCOPES = {
     "/v1/unload_lora_adapter": "admin",
 }
 ANY_SCOPE = frozenset({"/v1/models", "/docs", "/openapi.json"})
+MOST_HEADER_BYTES = 1024
 CLIENT_GONE = 499  # nginx's word for a client that left before its answer
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # A page may run its own scripts and styles and talk to its own server, and nobody else, whatever a model writes into it.
@@ -68,6 +71,8 @@ class RequestRecord:
                 headers = MutableHeaders(scope=message)
                 headers.update({"x-request-id": call.request_id, **SECURITY_HEADERS})
                 headers.update(call.entry.headers if call.entry else {})
+                if ignored := scope["state"].get("ignored"):
+                    headers["x-caslon-ignored"] = ",".join(map(quote, ignored))[:MOST_HEADER_BYTES]
                 self.service.metrics.http_request(call.endpoint, message["status"])
             elif not message.get("more_body") or (call.answers and call.all_ended):
                 await self._leave(call)

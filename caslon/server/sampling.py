@@ -28,14 +28,18 @@ def sampling_params(
     max_tokens: int,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
+    thinking_budget: int | None = None,
+    answers: int | None = None,
 ) -> list[SamplingParams]:
-    """Return the parameters of the request's `n` answers to one prompt; the i-th has seed + i."""
+    """Return the parameters of the request's `n` (or so many) answers to one prompt; the i-th has seed + i."""
     chosen = {name: value for name in SAME_NAME if (value := getattr(fields, name)) is not None}
     chosen |= {"max_tokens": max_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
+    if thinking_budget is not None:
+        chosen["thinking_budget"] = thinking_budget
     chosen["stop"] = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
     chosen["stop_token_ids"] = tuple(fields.stop_token_ids or ())
     chosen["logit_bias"] = _logit_bias(service, fields.logit_bias or {})
-    seeds = [None if fields.seed is None else fields.seed + index for index in range(fields.n or 1)]
+    seeds = [None if fields.seed is None else fields.seed + index for index in range(answers or fields.n or 1)]
     return [service.engine.params(**chosen, seed=seed) for seed in seeds]
 
 

@@ -211,12 +211,21 @@ class Service:
             message = f"this key does not allow the model '{self.model_name}'"
             raise Refused(403, message, code="model_not_allowed", param="model", kind="permission_error")
 
-    def chat_ids(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def chat_ids(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Return the ids of a conversation; `Refused` when the model has no chat template."""
         if not self.can_chat:
             message = f"the model '{self.model_name}' has no chat template; use /v1/completions"
             raise invalid(message, "messages", "no_chat_template")
-        return self.tokenizer.encode_chat(messages, add_generation_prompt=add_generation_prompt).ids
+        return self.tokenizer.encode_chat(
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
+        ).ids
 
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a prompt. No text at all is the start of a document: the end mark of the one before."""
@@ -239,7 +248,7 @@ class Service:
         fresh = [index == 0 or prompt is not prompts[index - 1] for index, prompt in enumerate(prompts)]
         if self.call is not None:
             wanted = sum(len(prompt) for prompt, first in zip(prompts, fresh, strict=True) if first)
-            self.admission.reserve(self.call, wanted + sum(chosen.max_tokens for chosen in params))
+            self.admission.reserve(self.call, wanted + sum(chosen.total_tokens for chosen in params))
         answers = []
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             clock = AnswerClock(self.metrics, len(prompt), self._received())

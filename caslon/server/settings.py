@@ -1,9 +1,10 @@
 """Settings of the HTTP server: where it listens, who may ask, how much it takes on, how long it waits, what it writes down."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from caslon.errors import UserError
 from caslon.server.allowance import allowances_of
@@ -48,7 +49,32 @@ class StateSettings(Settings):
         return limits
 
 
-class ServerSettings(TimeoutSettings, StateSettings):
+class ProtocolSettings(Settings):
+    """How requests are read and answers are sent."""
+
+    lenient: bool = _setting(False, "leave unknown fields out, named in a header, instead of refusing them")
+    request_timings: bool = _setting(False, "add the times of each answer to it")
+    cors_origins: tuple[str, ...] = _setting((), "web origins whose pages may ask, as https://host")
+    tls_cert: Path | None = _setting(None, "certificate chain (PEM) to serve HTTPS with; needs tls_key")
+    tls_key: Path | None = _setting(None, "the certificate's private key (PEM)")
+    header_timeout_seconds: float = _setting(10.0, "longest time a client may take to send a request's head", gt=0)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/*?#\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin: write it exactly, as https://host or http://host:port")
+        return origins
+
+    @model_validator(mode="after")
+    def _both_parts_of_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        return self
+
+
+class ServerSettings(TimeoutSettings, StateSettings, ProtocolSettings):
     """How a model is served. None of these changes what the model answers."""
 
     host: str = _setting("127.0.0.1", "address to listen on")

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: what the model sees of a text or a conversation, and back."""
+"""POST /tokenize, /detokenize and /apply-template: what the model sees of a text or a conversation, and back."""
 
 from typing import Any
 
@@ -6,33 +6,43 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from caslon.server.chat import plain_messages
+from caslon.server.chat_wire import TemplateRequest, TokenizeRequest
+from caslon.server.conversation import plain_messages, plain_tools
 from caslon.server.errors import invalid
 from caslon.server.logprobs import token_text
+from caslon.server.reading import read
 from caslon.server.service import Service
-from caslon.server.wire import DetokenizeRequest, TokenizeRequest, parse
+from caslon.server.wire import DetokenizeRequest
 
 
 async def tokenize(service: Service, request: Request) -> Response:
     """Answer with the token ids of a text or a conversation."""
-    body = await request.body()
-    return JSONResponse(await to_thread.run_sync(_tokenized, service, body))
+    fields = await read(service, request, TokenizeRequest)
+    return JSONResponse(await to_thread.run_sync(_tokenized, service, fields))
 
 
 async def detokenize(service: Service, request: Request) -> Response:
     """Answer with the text of token ids."""
-    body = await request.body()
-    return JSONResponse(await to_thread.run_sync(_detokenized, service, body))
+    fields = await read(service, request, DetokenizeRequest)
+    return JSONResponse(await to_thread.run_sync(_detokenized, service, fields))
 
 
-def _tokenized(service: Service, body: bytes) -> dict[str, Any]:
-    fields = parse(TokenizeRequest, body)
+async def apply_template(service: Service, request: Request) -> Response:
+    """Answer with the prompt that a chat request would use, as text and as ids."""
+    fields = await read(service, request, TemplateRequest)
+    return JSONResponse(await to_thread.run_sync(_rendered, service, fields))
+
+
+def _tokenized(service: Service, fields: TokenizeRequest) -> dict[str, Any]:
     service.check_model(fields.model)
     if (fields.prompt is None) == (fields.messages is None):
         raise invalid("give either 'prompt' or 'messages'", "prompt")
     if fields.messages is not None:
-        messages = plain_messages(fields.messages)
-        ids = service.chat_ids(messages, add_generation_prompt=fields.add_generation_prompt)
+        ids = service.chat_ids(
+            plain_messages(fields.messages),
+            add_generation_prompt=fields.add_generation_prompt,
+            tools=plain_tools(fields.tools),
+        )
     else:
         ids = service.tokenizer.encode(fields.prompt or "")
     answer = {"count": len(ids), "max_model_len": service.context, "tokens": ids}
@@ -41,8 +51,18 @@ def _tokenized(service: Service, body: bytes) -> dict[str, Any]:
     return answer
 
 
-def _detokenized(service: Service, body: bytes) -> dict[str, Any]:
-    fields = parse(DetokenizeRequest, body)
+def _detokenized(service: Service, fields: DetokenizeRequest) -> dict[str, Any]:
     service.check_model(fields.model)
     service.check_ids(fields.tokens, "tokens")
     return {"prompt": service.tokenizer.decode(fields.tokens)}
+
+
+def _rendered(service: Service, fields: TemplateRequest) -> dict[str, Any]:
+    service.check_model(fields.model)
+    ids = service.chat_ids(
+        plain_messages(fields.messages),
+        add_generation_prompt=fields.add_generation_prompt,
+        tools=plain_tools(fields.tools),
+        variables=fields.chat_template_kwargs,
+    )
+    return {"prompt": service.tokenizer.decode(ids), "count": len(ids), "tokens": ids}

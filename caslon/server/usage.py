@@ -1,4 +1,4 @@
-"""Token counts of an answer, in OpenAI's shape."""
+"""Token counts and times of an answer, in OpenAI's shape."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,4 +15,23 @@ def usage(to_each_prompt: Sequence[Completion], all_answers: Sequence[Completion
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(completion.cached_tokens for completion in to_each_prompt)},
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(completion.thinking_tokens for completion in all_answers)
+        },
+    }
+
+
+def timings(completions: Sequence[Completion]) -> dict[str, Any]:
+    """Return `{"timings": [...]}`: for each answer the seconds it waited, to its first token and from there, and its speed."""
+    return {"timings": [_times(completion) for completion in completions]}
+
+
+def _times(completion: Completion) -> dict[str, Any]:
+    times, tokens = completion.times, len(completion.ids)
+    writing = None if times.first_token is None else times.end - times.first_token
+    return {
+        "queue_seconds": times.queued,
+        "time_to_first_token_seconds": times.first_token,
+        "generation_seconds": writing,
+        "tokens_per_second": (tokens - 1) / writing if writing and tokens > 1 else None,
     }

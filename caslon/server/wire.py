@@ -1,21 +1,23 @@
-"""Request bodies as strict shapes with OpenAI's spellings; what does not fit becomes a 400 that names the field.
+"""Request bodies as strict shapes; what does not fit becomes a 400 that names the field and, where it can, the nearest spelling.
 
 Fields beyond OpenAI's (top_k, min_p, repetition_penalty, ...) have the names other open servers use. Ranges are checked
 once, by the engine's `SamplingParams`; here only shapes are.
 Source: https://platform.openai.com/docs/api-reference
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from caslon.server.errors import Refused, invalid
 from caslon.settings import nearest
 
+MAX_DEPTH = 64
 MAX_PROMPTS = 64
-MAX_MESSAGES = 2048
 MAX_ANSWERS = 16  # n
+MAX_BEST_OF = 20
 MAX_LOGPROBS = 20
 
 
@@ -39,16 +41,32 @@ class StreamOptions(Wire):
     """How a stream ends."""
 
     include_usage: bool = False
+    include_obfuscation: bool | None = Field(None, description="accepted; nothing is ever padded")
+
+
+class SchemaFormat(Wire):
+    """The schema of a `json_schema` format. It is always kept to, whether `strict` or not."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    schema_: Any = Field(None, alias="schema", description="the JSON schema; any JSON when left out")
+    strict: bool | None = None
 
 
 class ResponseFormat(Wire):
-    """The form of an answer; only free text is offered."""
+    """The form of an answer. `regex`, `choice` and `grammar` are caslon's own."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema", "regex", "choice", "grammar"]
+    json_schema: SchemaFormat | None = None
+    regex: str | None = Field(None, description="what the whole answer must match")
+    choice: list[str] | None = Field(None, description="the answers there may be")
+    grammar: str | None = Field(None, description="a Lark grammar, or llama.cpp's GBNF")
 
 
 class SamplingFields(Wire):
-    """What both kinds of request may set. None means: not set, the model folder's default holds."""
+    """What every kind of request may set. None means: not set, the model folder's default holds."""
 
     model: str | None = Field(None, description="name of the model; the one served when left out")
     max_tokens: int | None = Field(None, description="most tokens to write")
@@ -68,6 +86,7 @@ class SamplingFields(Wire):
     skip_special_tokens: bool | None = Field(None, description="leave special tokens out of the text; default true")
     seed: int | None = Field(None, description="same seed, same answer")
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="answers to each prompt; the i-th has seed + i")
+    response_format: ResponseFormat | None = Field(None, description="the form every answer keeps to")
     stream: bool | None = Field(None, description="send the answer piece by piece")
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="accepted, not stored")
@@ -105,65 +124,10 @@ class CompletionRequest(SamplingFields):
     prompt: Prompt = Field(None, description="text, texts, token ids or lists of token ids")
     echo: bool | None = Field(None, description="return the prompt before the answer")
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="log-probabilities of this many tokens")
-    best_of: NotOffered = None
-    suffix: NotOffered = None
-
-
-class ChatMessage(Wire):
-    """One turn. Fields that clients send back from an earlier answer may be there when they are empty."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[dict[str, Any]]
-    name: NotOffered = None
-    refusal: NotOffered = None
-    audio: NotOffered = None
-    annotations: NotOffered = None
-    function_call: NotOffered = None
-    tool_calls: NotOffered = None
-    reasoning_content: NotOffered = None
-
-    def text(self) -> str:
-        """Return the content as text; `Refused` for a part that is not text."""
-        if isinstance(self.content, str):
-            return self.content
-        for part in self.content:
-            if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                message = f"content parts of type {part.get('type')!r} are not offered; only text is"
-                raise invalid(message, "messages", "unsupported_content")
-        return "".join(part["text"] for part in self.content)
-
-
-class ChatRequest(SamplingFields):
-    """POST /v1/chat/completions."""
-
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, description="the conversation so far")
-    max_completion_tokens: int | None = Field(None, description="the newer name of max_tokens")
-    logprobs: bool | None = Field(None, description="return log-probabilities of the answer's tokens")
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="and of this many alternatives")
-    response_format: ResponseFormat | None = None
-    tools: NotOffered = None
-    tool_choice: NotOffered = None
-    parallel_tool_calls: bool | None = Field(None, description="without tools it changes nothing")
-    functions: NotOffered = None
-    function_call: NotOffered = None
-    audio: NotOffered = None
-    modalities: NotOffered = None
-    prediction: NotOffered = None
-    reasoning_effort: NotOffered = None
-    service_tier: NotOffered = None
-    store: NotOffered = None
-    verbosity: NotOffered = None
-    web_search_options: NotOffered = None
-
-
-class TokenizeRequest(Wire):
-    """POST /tokenize: text or a conversation."""
-
-    model: str | None = None
-    prompt: str | None = Field(None, description="text to split")
-    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
-    add_generation_prompt: bool = Field(True, description="end a conversation with the mark of the assistant's turn")
-    return_token_strs: bool = Field(False, description="return each token's text too")
+    best_of: int | None = Field(
+        None, ge=1, le=MAX_BEST_OF, description="write this many, return the n likeliest by mean log-probability"
+    )
+    suffix: str | None = Field(None, description="the text after the gap that is to be filled")
 
 
 class DetokenizeRequest(Wire):
@@ -176,12 +140,54 @@ class DetokenizeRequest(Wire):
 Body = TypeVar("Body", bound=Wire)
 
 
-def parse(shape: type[Body], data: bytes) -> Body:
-    """Return a request body as its shape; `Refused` (400) names the first field that is wrong."""
+def parse(shape: type[Body], data: bytes, ignored: list[str] | None = None) -> Body:
+    """Return a request body as its shape; `Refused` (400) names the first field that is wrong.
+
+    With a list to name them in, unknown fields are left out instead.
+    """
+    value = _json(data)
+    while True:
+        try:
+            return shape.model_validate(value)
+        except ValidationError as error:
+            unknown = [problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"]
+            if ignored is None or not unknown:
+                raise _refusal(shape, error) from None
+            ignored += [".".join(map(str, location)) for location in unknown]
+            for location in unknown:
+                _remove(value, location)
+
+
+def _json(data: bytes) -> Any:
+    """Return the JSON of a body; `Refused` says where it breaks off or is too deep."""
     try:
-        return shape.model_validate_json(data)
-    except ValidationError as error:
-        raise _refusal(shape, error) from None
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and not _is_shallow(value):
+        raise Refused(400, f"the body is nested more than {MAX_DEPTH} deep", code="invalid_json")
+    return value
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return True
+    return False
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _remove(value: Any, location: tuple[int | str, ...]) -> None:
+    """Take out the field at a place. Names that pydantic adds for the members of a union are passed over."""
+    for part in location[:-1]:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            value = value[part]
+    value.pop(location[-1], None)
 
 
 def _refusal(shape: type[Wire], error: ValidationError) -> Refused:
@@ -191,23 +197,33 @@ def _refusal(shape: type[Wire], error: ValidationError) -> Refused:
     location = [str(part) for part in first["loc"]]
     param = ".".join(location) or None
     kind = first["type"]
-    if kind == "json_invalid":
-        return Refused(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
     if kind == "extra_forbidden":
         return _unknown_field(shape, location, param)
     if kind == "missing":
         return invalid(f"'{param}' is needed and missing", param, "missing_required_parameter")
     if kind == "not_offered":
         return invalid(f"'{param}' is not offered by this server", param, "unsupported_parameter")
-    if location[:1] == ["response_format"]:
-        return invalid("only response_format {'type': 'text'} is offered", param, "unsupported_parameter")
     reason = first["msg"].removeprefix("Value error, ")
     return invalid(f"'{param or 'body'}' is not valid: {reason[:1].lower()}{reason[1:]}", param)
 
 
 def _unknown_field(shape: type[Wire], location: list[str], param: str | None) -> Refused:
-    inner: dict[str, type[Wire]] = {"messages": ChatMessage, "stream_options": StreamOptions}
-    known = inner.get(location[0], shape)
-    guess = nearest(location[-1], known.model_fields)
+    guess = nearest(location[-1], _shape_at(shape, location[:-1]).model_fields)
     hint = f"; did you mean '{guess}'?" if guess else ""
     return invalid(f"unknown field '{param}'{hint}", param, "unknown_parameter")
+
+
+def _shape_at(shape: type[BaseModel], location: list[str]) -> type[BaseModel]:
+    """Return the shape that stands at a place inside another."""
+    for part in location:
+        field = shape.model_fields.get(part)
+        if field is not None:
+            shape = next(iter(_shapes_in(field.annotation)), shape)
+    return shape
+
+
+def _shapes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _shapes_in(part)

@@ -47,11 +47,12 @@ def encode_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     drop_earlier_thinking: bool = False,
     context: int | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> EncodedChat:
     """Return a conversation's ids, assistant mask and message ranges in the tokenizer's chat template.
 
     The ids equal those of transformers' `apply_chat_template` for contents without special spellings. `drop_earlier_thinking`
-    leaves out the reasoning of all turns before the last user message. `UserError` for no messages, an unknown role, a tool
+    leaves out the reasoning of all turns before the last user message. `variables` are further ones of the template. `UserError` for no messages, an unknown role, a tool
     result without its call, a template that fails, or more ids than `context`: nothing is ever cut.
     """
     check_messages(messages)
@@ -60,6 +61,7 @@ def encode_chat(
         _without_earlier_thinking(messages) if drop_earlier_thinking else messages,
         add_generation_prompt,
         tools,
+        variables,
     )
     if context is not None and len(encoded.ids) > context:
         raise UserError(
@@ -74,8 +76,9 @@ def _encoded(
     messages: Sequence[Message],
     add_generation_prompt: bool,
     tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any] | None,
 ) -> EncodedChat:
-    chat = _MarkedChat.of(tokenizer, messages, tools)
+    chat = _MarkedChat.of(tokenizer, messages, tools, variables)
     text = chat.text(len(messages), prompt=add_generation_prompt)
     ids, starts = _ids_and_starts(tokenizer, text, chat.mark)
     bounds = _message_bounds(chat, text, messages)
@@ -129,20 +132,25 @@ class _MarkedChat:
     tokenizer: "Tokenizer"
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] | None
+    variables: Mapping[str, Any]
     mark: str
 
     @staticmethod
     def of(
-        tokenizer: "Tokenizer", messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+        tokenizer: "Tokenizer",
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any] | None,
     ) -> "_MarkedChat":
         if tokenizer.chat_template is None:
             raise UserError(
                 "this tokenizer has no chat template",
                 fix="use a model that was trained on conversations, or add a chat_template.jinja to its folder",
             )
-        mark = _unused_character([tokenizer.chat_template, *_strings(messages), *_strings(tools or ())])
+        mark = _unused_character([tokenizer.chat_template, *_strings(messages), *_strings(tools or ()), *_strings(variables or {})])
         marks = _Marks(mark, tokenizer.special_spellings, tokenizer.special_beginnings)
-        return _MarkedChat(tokenizer, marks.put(list(messages)), marks.put(list(tools or ())) or None, mark)
+        plain_tools = marks.put(list(tools or ())) or None
+        return _MarkedChat(tokenizer, marks.put(list(messages)), plain_tools, marks.put(dict(variables or {})), mark)
 
     def text(self, count: int, *, prompt: bool = False) -> str:
         """Return the rendered text of the first `count` messages."""
@@ -152,7 +160,7 @@ class _MarkedChat:
             self.messages[:count],
             add_generation_prompt=prompt,
             tools=self.tools,
-            names=self.tokenizer.special_role_tokens,
+            names={**self.variables, **self.tokenizer.special_role_tokens},
         )
 
 

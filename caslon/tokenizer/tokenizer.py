@@ -215,6 +215,7 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         drop_earlier_thinking: bool = False,
         context: int | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> "EncodedChat":
         """Return the ids of a conversation in this tokenizer's template (see `caslon.tokenizer.chat`)."""
         from caslon.tokenizer.chat import encode_chat
@@ -226,6 +227,7 @@ class Tokenizer:
             tools=tools,
             drop_earlier_thinking=drop_earlier_thinking,
             context=context,
+            variables=variables,
         )
 
     def count(self, what: "str | Sequence[Message]", *, tools: Sequence[Mapping[str, Any]] | None = None) -> int:

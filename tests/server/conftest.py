@@ -4,6 +4,9 @@ import pytest
 from openai import OpenAI
 from simulated_engine import SimulatedEngine
 
+from caslon.engine.engine import Engine
+from caslon.model.config import DecoderConfig
+from caslon.model.decoder import Decoder
 from caslon.server.run import running_server
 from caslon.server.settings import ServerSettings
 from caslon.tokenizer.tokenizer import Tokenizer
@@ -13,6 +16,16 @@ from caslon.tokenizer.train import train_tokenizer
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(["the quick brown fox jumps over the lazy dog " * 20], vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tokenizer: Tokenizer) -> Iterator[Engine]:
+    """A real engine whose model knows nothing."""
+    config = DecoderConfig.from_depth(2, family="qwen3", vocab_size=tokenizer.vocab_size, context=1024, hidden_size=32)
+    decoder = Decoder(config)
+    decoder.initialise(0)
+    with Engine(decoder, tokenizer) as engine:
+        yield engine
 
 
 @pytest.fixture

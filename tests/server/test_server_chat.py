@@ -86,8 +86,11 @@ def test_several_answers_have_seeds_in_a_row(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, "unsupported_parameter"),
+        ({"modalities": ["audio"]}, "invalid_parameter"),
+        ({"response_format": {"type": "json_object"}, "stop": "x"}, "invalid_parameter"),
+        ({"response_format": {"type": "regex"}}, "invalid_parameter"),
+        ({"response_format": {"type": "text", "scheme": 1}}, "unknown_parameter"),
         ({"top_logprobs": 2}, "invalid_parameter"),
         ({"stream_options": {"include_usage": True}}, "invalid_parameter"),
         ({"messages": []}, "invalid_parameter"),
