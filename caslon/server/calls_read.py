@@ -152,6 +152,10 @@ class TextCalls:
             return
         while True:
             spelling = self._closing if self._inside else self._opening
+            if not spelling:  # such a call goes on to the end
+                yield self._inside, self._held
+                self._held = ""
+                return
             before, found, rest = self._held.partition(spelling)
             if not found:
                 waiting = _beginning_at_end(self._held, spelling)

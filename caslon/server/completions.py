@@ -203,7 +203,9 @@ async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIter
             yield event({**head, "choices": [chunk]})
     if with_usage:
         done = [answer.result() for answer in work.answers]
-        yield event({**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done), **_timings(work, done)})
+        yield event(
+            {**head, "choices": [], "usage": usage(done[:: work.answers_to_each], done), **_timings(work, done)}
+        )
     yield DONE
 
 

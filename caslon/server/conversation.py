@@ -5,7 +5,7 @@ back.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,7 +156,11 @@ def _prompt(service: Service, fields: ChatRequest, tools: ToolUse | None) -> tup
 def _thoughts(service: Service, fields: ChatRequest) -> Thoughts:
     markers = thinking_markers(service.tokenizer)
     is_off = fields.thinking == "off" or (fields.thinking is None and fields.reasoning_effort == "none")
-    asked = {"thinking": fields.thinking, "thinking_budget": fields.thinking_budget, "reasoning_effort": fields.reasoning_effort}
+    asked = {
+        "thinking": fields.thinking,
+        "thinking_budget": fields.thinking_budget,
+        "reasoning_effort": fields.reasoning_effort,
+    }
     if markers is None:
         wish = next((name for name, value in asked.items() if value not in (None, "off", "none", 0)), None)
         if wish is not None:
@@ -314,5 +318,3 @@ class Whole:
             self.calls.append({"id": part.id, "name": part.name, "arguments": ""})
         else:
             self.calls[part.index]["arguments"] += part.text
-
-

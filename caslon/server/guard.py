@@ -5,7 +5,6 @@ import base64
 import logging
 import re
 import uuid
-
 from urllib.parse import quote
 
 from anyio import to_thread

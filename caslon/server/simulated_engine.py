@@ -20,7 +20,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from caslon.bench.simulation import WORDS, Simulation
 from caslon.engine.answer import OnPiece
 from caslon.engine.engine import Engine, EngineStats
-from caslon.engine.request import Completion, ContextLengthExceeded, EngineClosed, Piece, SamplingParams, Times
+from caslon.engine.form import AnswerForm
+from caslon.engine.request import (
+    Completion,
+    Constraint,
+    ContextLengthExceeded,
+    EngineClosed,
+    InvalidParameter,
+    Piece,
+    SamplingParams,
+    Times,
+)
+from caslon.engine.sections import NO_SECTIONS, Sections
 from caslon.engine.settings import EngineSettings
 from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
@@ -90,6 +101,7 @@ class SimulatedEngine:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.tokenizer: Tokenizer = train_tokenizer(["".join(WORDS) * 40], vocab_size=320)
+        self.end_ids = frozenset(self.tokenizer.stop_ids)
         self.settings = EngineSettings(max_running=MAX_RUNNING, max_step_tokens=2 * MAX_RUNNING)
         self.model_context = self.largest_request_tokens = CONTEXT_TOKENS
         self.description = {"dtype": "none", "device": "none", "quantization": "none"}
@@ -116,7 +128,19 @@ class SimulatedEngine:
         if len(prompt_ids) + params.max_tokens > CONTEXT_TOKENS:
             raise ContextLengthExceeded(len(prompt_ids), params.max_tokens, CONTEXT_TOKENS)
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: OnPiece) -> SimulatedHandle:
+    def constraint(self, form: AnswerForm) -> Constraint:
+        """Refuse: nobody reads what this engine writes."""
+        raise InvalidParameter("response_format", form.kind, "left out: a simulated engine keeps to no form")
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        on_piece: OnPiece,
+        *,
+        constraint: Constraint | None = None,
+        sections: Sections = NO_SECTIONS,
+    ) -> SimulatedHandle:
         """Start an answer. `ContextLengthExceeded` for one that is too long even here."""
         self.check(prompt_ids, params)
         number = next(self._numbers)

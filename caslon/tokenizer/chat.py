@@ -147,7 +147,9 @@ class _MarkedChat:
                 "this tokenizer has no chat template",
                 fix="use a model that was trained on conversations, or add a chat_template.jinja to its folder",
             )
-        mark = _unused_character([tokenizer.chat_template, *_strings(messages), *_strings(tools or ()), *_strings(variables or {})])
+        mark = _unused_character(
+            [tokenizer.chat_template, *_strings(messages), *_strings(tools or ()), *_strings(variables or {})]
+        )
         marks = _Marks(mark, tokenizer.special_spellings, tokenizer.special_beginnings)
         plain_tools = marks.put(list(tools or ())) or None
         return _MarkedChat(tokenizer, marks.put(list(messages)), plain_tools, marks.put(dict(variables or {})), mark)

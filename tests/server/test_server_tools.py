@@ -17,7 +17,10 @@ from caslon.tokenizer.tokenizer import Tokenizer
 ASK = [{"role": "user", "content": "Weather in Rome?"}]
 PLACE = {
     "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
     "required": ["city", "days"],
     "additionalProperties": False,
 }
@@ -65,7 +68,7 @@ def test_the_whole_round_trip(talk: OpenAI, scripted: ScriptedEngine) -> None:
     assert answer.choices[0].message.content == "Sunny."
     assert answer.choices[0].finish_reason == "stop"
     prompt = scripted.tokenizer.decode(scripted.seen[-1][0])
-    assert f'<|tool|>{message.tool_calls[0].id}\nsun<|end|>' in prompt
+    assert f"<|tool|>{message.tool_calls[0].id}\nsun<|end|>" in prompt
     assert '"city": "Röm \\"x\\""' in prompt
 
 
@@ -174,7 +177,11 @@ def test_forms_reach_the_engine(talk: OpenAI, scripted: ScriptedEngine) -> None:
     assert json.loads(answer.choices[0].message.content)["city"] == "Rome"
     assert scripted.held[-1][0].may_end  # the grammar followed what was written
     with pytest.raises(BadRequestError) as refused:
-        ask(talk, tools=None, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
+        ask(
+            talk,
+            tools=None,
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}},
+        )
     assert (refused.value.code, refused.value.param) == ("invalid_schema", "response_format")
 
 
@@ -184,7 +191,11 @@ def test_forms_reach_the_engine(talk: OpenAI, scripted: ScriptedEngine) -> None:
     [
         ('{"name": "f", "arguments": {"a": [1, "}"]}}', "arguments", [("f", '{"a": [1, "}"]}')]),
         ('\n{"name":"f","arguments":{}, "id": "x}"}\n', "arguments", [("f", "{}")]),
-        ('[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"x": 1}}]', "arguments", [("f", "{}"), ("g", '{"x": 1}')]),
+        (
+            '[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"x": 1}}]',
+            "arguments",
+            [("f", "{}"), ("g", '{"x": 1}')],
+        ),
         ('{"arguments": {"x": 1}, "name": "f"}', "arguments", [("f", '{"x": 1}')]),
         ('{"name": "f", "parameters": {"x": "\\"{"}}', "parameters", [("f", '{"x": "\\"{"}')]),
         ('{"name": "f", "arguments": 3}', "arguments", [("f", "3")]),
@@ -213,7 +224,11 @@ def test_calls_are_read_however_they_are_cut(text: str, key: str, size: int, exp
 @pytest.mark.parametrize(
     ("marks", "text", "expected"),
     [
-        (("<call>", "</call>"), "Hi <cat> <call>{1}</call> and <call>{2}", [(False, "Hi <cat> "), (True, "{1}"), (False, " and "), (True, "{2}")]),
+        (
+            ("<call>", "</call>"),
+            "Hi <cat> <call>{1}</call> and <call>{2}",
+            [(False, "Hi <cat> "), (True, "{1}"), (False, " and "), (True, "{2}")],
+        ),
         (("", ""), ' {"name": 1}', [(True, ' {"name": 1}')]),
         (("", ""), " Hello {", [(False, " Hello {")]),
     ],
@@ -233,7 +248,11 @@ def test_calls_in_running_text(marks: tuple, text: str, size: int, expected: lis
 @pytest.fixture
 def foreign(scripted: ScriptedEngine, talk: OpenAI):
     def use(mark: str) -> None:
-        template = "{% if tools %}" + mark + "{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+        template = (
+            "{% if tools %}"
+            + mark
+            + "{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
         scripted.tokenizer = dataclasses.replace(scripted.tokenizer, chat_template=template)
 
     return use
