@@ -52,7 +52,8 @@ def encode_chat(
     """Return a conversation's ids, assistant mask and message ranges in the tokenizer's chat template.
 
     The ids equal those of transformers' `apply_chat_template` for contents without special spellings. `drop_earlier_thinking`
-    leaves out the reasoning of all turns before the last user message. `variables` are further ones of the template. `UserError` for no messages, an unknown role, a tool
+    leaves out the reasoning of all turns before the last user message. `variables` are further ones of the template.
+    `UserError` for no messages, an unknown role, a tool
     result without its call, a template that fails, or more ids than `context`: nothing is ever cut.
     """
     check_messages(messages)
