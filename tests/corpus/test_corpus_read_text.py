@@ -73,6 +73,11 @@ def test_wrapped_prose_is_joined_and_verse_lists_and_tables_are_not(make_raw) ->
     assert items.count("\n") == 2
 
 
+def test_a_line_of_no_break_spaces_costs_no_text(make_raw) -> None:
+    document = only(list(read(make_raw(PROSE.replace("\n", "\n\xa0\n", 2)))))
+    assert " ".join(document.text.split()) == " ".join(PROSE.split())
+
+
 def test_blocks_know_their_place(make_raw) -> None:
     raw = make_raw(BOOK.replace("\n", "\r\n"))
     document = only(list(read(raw)))

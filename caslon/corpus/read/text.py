@@ -6,10 +6,9 @@ a line and nothing more. Project Gutenberg's wrapping is cut off (`gutenberg.py`
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from caslon.corpus.document import Block, Reject, Removal
 from caslon.corpus.read.gutenberg import body_range, header_fields, is_credit
@@ -17,6 +16,7 @@ from caslon.corpus.read.reading import Extracted, ReadSettings, Source
 
 LINE = re.compile(r"([^\n\r\f]*)(\r\n|\n|\r|\f|$)")
 LIST_ITEM = re.compile(r"\s*(?:[-*•—]\s|\(?\d{1,3}[.)]\s|\(?[a-zA-Z][.)]\s)")
+COLUMN_GAP = "   "  # or a tab: stands in every match of the next
 COLUMNS = re.compile(r"\S(?: {3,}|\t)\S")
 WORD_END = re.compile(r"(\w+)-$")
 WORD_START = re.compile(r"[a-z]\w*")
@@ -28,8 +28,7 @@ CREDIT_PARAGRAPHS = 8
 MAX_WORD = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line without its end, and its range in the text."""
 
     text: str
@@ -64,8 +63,9 @@ def paragraphs_of(text: str, start: int, end: int) -> Iterator[list[Line]]:
     """Yield the groups of lines between blank lines."""
     lines: list[Line] = []
     for match in LINE.finditer(text, start, end):
-        if match[1].strip("\ufeff \t\x0b\x00"):
-            lines.append(Line(match[1].rstrip(), match.start(1), match.end(1)))
+        line = match[1]
+        if line.strip("\ufeff \t\x0b\x00"):
+            lines.append(Line(line.rstrip(), *match.span(1)))
         elif lines and match[2] != "\f":
             yield lines
             lines = []
@@ -77,64 +77,73 @@ def blocks_of(paragraphs: Iterable[list[Line]]) -> Iterator[Block]:
     """Yield a block for each paragraph, its lines joined where they were only wrapped."""
     groups = list(paragraphs)
     width = wrap_width(groups)
-    words: Counter[str] | None = None
+    words: set[str] | None = None
     for lines in groups:
-        if len(lines) > 1 and max(len(line.text) for line in lines) > MAX_WRAP_WIDTH:
+        if len(lines) > 1 and max([len(line.text) for line in lines]) > MAX_WRAP_WIDTH:
             yield from (Block(line.text.strip(), line.start, line.end) for line in lines)
             continue
-        if len(lines) > 1 and is_wrapped(lines, width):
-            if words is None and any(WORD_END.search(line.text) for line in lines[:-1]):
+        texts = [line.text.strip() for line in lines]
+        if len(lines) > 1 and is_wrapped(lines, texts, width):
+            if words is None and any(text.endswith("-") for text in texts[:-1]):
                 words = _words(groups)
-            text = joined([line.text.strip() for line in lines], words or Counter())
+            text = joined(texts, words or set())
         else:
-            text = "\n".join(line.text.strip() for line in lines)
+            text = "\n".join(texts)
         yield Block(text, lines[0].start, lines[-1].end)
 
 
 def wrap_width(groups: Iterable[list[Line]]) -> int:
     """Return the column at which a document wraps: nineteen of twenty lines inside paragraphs are no longer."""
-    lengths = sorted(len(line.text) for lines in groups for line in lines[:-1])
+    lengths = sorted([len(line.text) for lines in groups for line in lines[:-1]])
     if not lengths:
         return 0
     return lengths[int(0.95 * (len(lengths) - 1))]
 
 
-def is_wrapped(lines: list[Line], width: int) -> bool:
-    """Return whether the breaks between the lines stand only where a line was full."""
-    texts = [line.text.strip() for line in lines]
+def is_wrapped(lines: list[Line], texts: list[str], width: int) -> bool:
+    """Return whether the breaks between the lines, given also without their indents, stand only where a line was full."""
     if not MIN_WRAP_WIDTH <= width <= MAX_WRAP_WIDTH:
         return False
-    if _share(texts, lambda text: COLUMNS.search(text) is not None) > 0.3:
+    count = len(texts)
+    if any(COLUMN_GAP in text or "\t" in text for text in texts) and _matches(COLUMNS.search, texts) / count > 0.3:
         return False
-    if _share(texts, lambda text: LIST_ITEM.match(text) is not None) > 0.5:
+    if _matches(LIST_ITEM.match, [text for text in texts if not text[:2].isalpha()]) / count > 0.5:
         return False
-    if len(texts) > 3 and _share(texts, lambda text: text.lstrip("\"'“‘(")[:1].isupper()) > 0.8:
+    if count > 3 and sum([text.lstrip("\"'“‘(")[:1].isupper() for text in texts]) / count > 0.8:
         return False  # verse begins each line with a capital
-    indent = max(len(line.text) - len(line.text.lstrip()) for line in lines[1:])
-    full = sum(
-        len(before) + 1 + len(after.split(None, 1)[0]) + indent > width - SLACK for before, after in pairwise(texts)
-    )
-    return full >= 0.7 * (len(texts) - 1)
+    indent = max([len(line.text) - len(text) for line, text in zip(lines[1:], texts[1:], strict=True)])
+    room = width - SLACK - indent - 1  # for a line and the first word of the next
+    full = sum([len(line) >= room or len(line) + _first_word(after) > room for line, after in pairwise(texts)])
+    return full >= 0.7 * (count - 1)
 
 
-def _share(texts: list[str], test: Callable[[str], bool]) -> float:
-    return sum(map(test, texts)) / len(texts)
+def _matches(test: Callable[[str], object], texts: Iterable[str]) -> int:
+    return sum(map(bool, map(test, texts)))
 
 
-def _words(groups: Iterable[list[Line]]) -> Counter[str]:
-    return Counter(word.lower() for lines in groups for line in lines for word in WORDS.findall(line.text))
+def _first_word(text: str) -> int:
+    """Return the length of the first word; 0 for a line of rare blanks."""
+    return len(next(iter(text.split(None, 1)), ""))
 
 
-def joined(lines: list[str], words: Counter[str]) -> str:
+def _words(groups: Iterable[list[Line]]) -> set[str]:
+    whole = "\n".join([line.text for lines in groups for line in lines])
+    return set(map(str.lower, set(WORDS.findall(whole))))
+
+
+def joined(lines: list[str], words: set[str]) -> str:
     """Return the lines as one. A hyphen at a line's end goes only when the document knows the word without it."""
     parts = [lines[0]]
     for before, line in pairwise(lines):
+        if not before.endswith(("-", "—")):
+            parts.append(" " + line)
+            continue
         left, right = WORD_END.search(before[-MAX_WORD:]), WORD_START.match(line)
         if left is None or right is None:
             closed = before.endswith(("—", "--")) and before[-3:-2] != " "
             parts.append(line if closed else " " + line)
             continue
-        if words[(left[1] + right[0]).lower()] and not words[f"{left[1]}-{right[0]}".lower()]:
+        if (left[1] + right[0]).lower() in words and f"{left[1]}-{right[0]}".lower() not in words:
             parts[-1] = parts[-1][:-1]
         parts.append(line)
     return "".join(parts)
