@@ -13,8 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from caslon.corpus.dedup import WORD, words_of
 from caslon.corpus.document import Document
+from caslon.corpus.text_words import WORD, words_of
 
 LEXICONS = ("pronouns", "identity", "slurs", "toxicity", "places")
 WINDOW_WORDS = 5

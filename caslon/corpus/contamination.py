@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caslon.corpus.dedup import shingles, words_of
+from caslon.corpus.dedup import shingles
 from caslon.corpus.document import Document, Reject
 from caslon.corpus.filters import reject
+from caslon.corpus.text_words import words_of
 from caslon.errors import UserError
 
 STEP = "contamination"

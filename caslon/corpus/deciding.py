@@ -24,9 +24,8 @@ from caslon.corpus.dedup import (
     Shingles,
     contained_documents,
     find_duplicates,
-    shingles,
+    shingles_of_text,
     similar_pairs,
-    words_of,
 )
 from caslon.corpus.document import Origin
 from caslon.corpus.phases.finishing import Decision, Gone
@@ -94,7 +93,7 @@ def _that_stay(duplicates: Mapping[int, Duplicate], contained: Mapping[int, Dupl
 
 def shingle_reader(judged: DocumentColumns, size: int) -> Callable[[int], Shingles]:
     """Return what reads a document's text again and gives its shingles."""
-    return lambda number: shingles(words_of(judged.value(number, "text")), size)
+    return lambda number: shingles_of_text(judged.value(number, "text"), size)
 
 
 def _index(judged: DocumentColumns, entries: Iterable[SourceEntry], settings: CorpusSettings) -> Index:

@@ -9,15 +9,17 @@ Sources: Broder 1997 (shingles, MinHash); Leskovec, Rajaraman, Ullman, Mining of
 import hashlib
 import re
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caslon.corpus.settings import NearDuplicateSettings
+from caslon.corpus.text_words import Hashes, hashes_of, text_words
 
-WORD = re.compile(r"\w+")
+BEYOND_ASCII = re.compile(r"[^\w\x00-\x7f]+")  # and no letter or digit
+ASCII_MARKS = bytes(code for code in range(0x80) if not chr(code).isalnum())
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads words over all bits
 MIX = np.uint64(0xBF58476D1CE4E5B9)  # the finaliser of splitmix64
 MINHASH_SEED = 42
@@ -47,25 +49,29 @@ class Fingerprint:
     shingles: int  # how many there are
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return WORD.findall(text.casefold())
-
-
-def exact_key(words: Iterable[str], text: str) -> bytes:
+def exact_key(text: str) -> bytes:
     """Return the SHA-256 of the case-folded text without punctuation and spaces (of the raw text when nothing is left)."""
-    joined = "".join(words).replace("_", "")
-    return hashlib.sha256((joined or text).encode("utf-8", "surrogatepass")).digest()
+    folded = text.casefold()
+    if not folded.isascii():
+        folded = BEYOND_ASCII.sub("", folded)
+    bare = folded.encode().translate(None, ASCII_MARKS)
+    return hashlib.sha256(bare or text.encode("utf-8", "surrogatepass")).digest()
 
 
 def shingles(words: list[str], size: int) -> Shingles:
-    """Return the sorted distinct hashes of all runs of `size` words; a shorter text is one shingle."""
-    import rensa
+    """Return the sorted distinct hashes of all runs of `size` words; fewer words are one shingle."""
+    return _shingles(hashes_of(words), size) if words else np.zeros(0, dtype=np.uint64)
 
-    if not words:
-        return np.zeros(0, dtype=np.uint64)
-    hashes = np.array(rensa.RMinHash.hash_token_sets([words])[0], dtype=np.uint64)
+
+def shingles_of_text(text: str, size: int) -> Shingles:
+    """Return the shingles of a text's words."""
+    return _shingles(text_words(text).hashes, size)
+
+
+def _shingles(hashes: Hashes, size: int) -> Shingles:
     size = min(size, len(hashes))
+    if not size:
+        return np.zeros(0, dtype=np.uint64)
     count = len(hashes) - size + 1
     mixed = np.zeros(count, dtype=np.uint64)
     for offset in range(size):
@@ -120,11 +126,10 @@ def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def fingerprint(text: str, settings: NearDuplicateSettings) -> Fingerprint:
     """Return the fingerprint of a text."""
-    words = words_of(text)
-    exact = exact_key(words, text)
+    exact = exact_key(text)
     if not settings.enabled:
         return Fingerprint(exact, b"", np.zeros(0, dtype=np.uint64), 0)
-    found = shingles(words, settings.shingle_words)
+    found = shingles_of_text(text, settings.shingle_words)
     sketch = found[found % SKETCH_MODULUS == 0] if settings.contained else found[:0]
     return Fingerprint(exact, signature(found, settings.permutations), sketch, len(found))
 

@@ -14,15 +14,15 @@ from caslon.corpus.advertisements import begins_as_list_of_books, word_spans, wo
 from caslon.corpus.document import BLOCK_SEPARATOR, Block, Document, Reject, Removal
 from caslon.corpus.segments import sentence_ends
 from caslon.corpus.settings import CorpusSettings
-from caslon.corpus.text_words import DIGITS, RUN, SHELL, TextWords
+from caslon.corpus.text_words import DIGITS, FIVE_CAPITALS, ONE_LETTER, RUN, SHELL, TextWords, text_words
 
 STEP = "quality"
 AD_WINDOW_WORDS = 200
 AD_DOCUMENT_SHARE = 0.5
 AD_HEADED_WORDS = 1000  # a text of up to this many words under such a heading is judged at half the density
 # Two successive runs of five capitals. The look back stands behind the first letter, so that the search can leap to capitals.
+# It is slow all the same: it is made only where two words in a row hold five capitals, as is the one for four letters in a row.
 CAPITAL_RUNS = re.compile(r"[A-Z](?<!\w.)[A-Z]{4,}\s+[A-Z]{5,}\b", re.DOTALL)
-TWO_SPACED_LETTERS = re.compile(r" [A-Za-z] [A-Za-z] ")  # stands in every match of the next
 SPACED_LETTERS = re.compile(r"(?<!\S)(?:[A-Za-z] ){3}[A-Za-z](?!\S)")
 MAXIMUM_REPEATED_SHARE = 0.30
 MAXIMUM_TOP_3GRAM_SHARE = 0.18
@@ -39,11 +39,11 @@ def quality(document: Document, settings: CorpusSettings) -> Document | Reject:
     if document.tier == "code":
         scored = document.with_scores(score=100.0)
         return too_few_characters(scored, settings) or too_few_words(scored, settings) or scored
-    words = TextWords(document.text)
+    words = text_words(document.text)
     found = _without_advertisements(document, words, settings.maximum_ad_density)
     if isinstance(found, Reject):
         return found
-    scored = _measured(found, words if found.blocks is document.blocks else TextWords(found.text))
+    scored = _measured(found, words if found.blocks is document.blocks else text_words(found.text))
     checks: tuple[Check, ...] = (
         too_few_characters,
         garbled,
@@ -77,10 +77,9 @@ def reject(document: Document, step: str, code: str, reason: str) -> Reject:
 
 def ocr_signs(words: TextWords) -> tuple[str, ...]:
     """Return the names of the kinds of OCR damage found in a text."""
-    spaced = TWO_SPACED_LETTERS.search(words.text) and SPACED_LETTERS.search(words.text)
     found = {
-        "capital_runs": CAPITAL_RUNS.search(words.text) is not None,
-        "spaced_letters": spaced is not None,
+        "capital_runs": words.has(FIVE_CAPITALS, in_a_row=2) and CAPITAL_RUNS.search(words.text) is not None,
+        "spaced_letters": words.has(ONE_LETTER, in_a_row=4) and SPACED_LETTERS.search(words.text) is not None,
         "shell_symbols": words.has(SHELL),
         "digits_in_words": words.has(DIGITS),
         "symbol_run": words.has(RUN),
@@ -95,7 +94,7 @@ def quality_score(kinds: int, ad_density: float, ratio: float) -> float:
 
 def with_measures(document: Document) -> Document:
     """Return the document with every figure the thresholds are compared with."""
-    return _measured(document, TextWords(document.text))
+    return _measured(document, text_words(document.text))
 
 
 def _measured(document: Document, words: TextWords) -> Document:
@@ -110,8 +109,8 @@ def _measured(document: Document, words: TextWords) -> Document:
         repeated_lines=round(repeated_share(words.text.split("\n")), 4),
         repeated_paragraphs=round(repeated_share([block.text for block in document.blocks]), 4),
         top_3gram=round(words.top_3gram_share, 4),
-        mean_word=round(len("".join(words.words)) / count, 3),
-        longest_token=float(max(map(len, words.distinct), default=0)),
+        mean_word=round(int(words.lengths.sum()) / count, 3),
+        longest_token=float(words.lengths.max(initial=0)),
         symbols_per_word=round(words.symbols / count, 4),
         score=round(quality_score(len(signs), density, ratio), 3),
     )
@@ -208,7 +207,7 @@ def _thresholds(document: Document, settings: CorpusSettings) -> tuple[int, int,
 
 def cut_advertisements(document: Document, maximum_density: float) -> Document | Reject:
     """Return the document without the windows of 200 words in which phrases of the book trade cover too many words."""
-    return _without_advertisements(document, TextWords(document.text), maximum_density)
+    return _without_advertisements(document, text_words(document.text), maximum_density)
 
 
 def _without_advertisements(document: Document, words: TextWords, maximum_density: float) -> Document | Reject:

@@ -4,10 +4,11 @@ No group of texts and no segment may be on both sides; how many held-out segment
 text (the length used by Brown et al. 2020, arXiv:2005.14165, appendix C) is reported, since quotations are part of language.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from caslon.corpus.dedup import distinct, shingles, stand_in, words_of
+from caslon.corpus.dedup import BEYOND_ASCII, distinct, stand_in
 from caslon.corpus.shards import SPLITS, rows_of_file, shard_paths
 from caslon.corpus.workers import Workers
 from caslon.errors import CaslonError
@@ -26,6 +27,11 @@ RUN_WORDS = 13
 SHARED_RUNS_WARNING = 0.05
 TEXTS_AT_A_TIME = 256  # of the training split: their words lie in memory
 HELD_OUT_SEGMENTS = 20_000  # more are not looked at one by one
+SPACE = ord(" ")
+MARKS_TO_SPACES = bytes(SPACE if code < 0x80 and not re.match(r"\w", chr(code)) else code for code in range(256))
+WORD_BEGINS = np.uint64(256)
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
+INVERSE_OF_BASE = pow(BASE, -1, 1 << 64)
 
 Hashes = NDArray[np.uint64]
 RowGroup = tuple[Path, int]
@@ -68,7 +74,7 @@ def leakage(folder: Path, workers: Workers, events: EventLog) -> Leakage:
     held_out = SPLITS[1:]
     step = max(sum(_rows(folder, split) for split in held_out) // HELD_OUT_SEGMENTS, 1)
     texts = chain.from_iterable(_column(folder, "segments", split, "text") for split in held_out)
-    runs = [_runs(text) for text in islice(texts, None, None, step)]
+    runs = [_runs(_letters([text])) for text in islice(texts, None, None, step)]
     shared = _shared_with_train(folder, runs, workers, events)
     return Leakage(
         shared_groups=shared_values(folder, "documents", "group"),
@@ -94,22 +100,63 @@ def _shared_with_train(folder: Path, runs: Sequence[Hashes], workers: Workers, e
     return distinct(np.concatenate(found))
 
 
-def _runs(text: str) -> Hashes:
-    words = words_of(text)
-    return shingles(words, RUN_WORDS) if len(words) >= RUN_WORDS else np.zeros(0, np.uint64)
-
-
 def _shared_runs(part: RowGroup, wanted: Path) -> Hashes:
     path, group = part
     with pq.ParquetFile(path) as file:
         texts = file.read_row_group(group, columns=["text"], use_threads=False)["text"].to_pylist()
     held_out = np.load(wanted, mmap_mode="r")
-    found, words = [np.zeros(0, np.uint64)], list[str]()
+    found, letters = [np.zeros(0, np.uint64)], np.zeros(0, np.uint64)
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
-        words = words[1 - RUN_WORDS :] + words_of("\n".join(texts[start : start + TEXTS_AT_A_TIME]))
-        runs = shingles(words, RUN_WORDS) if len(words) >= RUN_WORDS else found[0]
+        letters = np.concatenate((_last_words(letters), _letters(texts[start : start + TEXTS_AT_A_TIME])))
+        runs = distinct(_runs(letters))
         found.append(runs[stand_in(runs, held_out)])
     return distinct(np.concatenate(found))
+
+
+def _letters(texts: Sequence[str]) -> Hashes:
+    """Return the bytes of the words of texts in lower case, without punctuation; the first of each word is 256 more."""
+    spaced = b" ".join(map(_spaced, texts)).translate(MARKS_TO_SPACES)
+    characters = np.frombuffer(spaced, dtype=np.uint8)
+    places = np.flatnonzero(characters != SPACE)
+    letters = characters[places].astype(np.uint64)
+    letters[:1] += WORD_BEGINS
+    letters[1:] += (np.diff(places) > 1) * WORD_BEGINS
+    return letters
+
+
+def _spaced(text: str) -> bytes:
+    folded = text.casefold()
+    return (folded if folded.isascii() else BEYOND_ASCII.sub(" ", folded)).encode()
+
+
+def _last_words(letters: Hashes) -> Hashes:
+    """Return those of the last 12 words, with which runs may begin that end in the next text."""
+    starts = np.flatnonzero(letters >= WORD_BEGINS)[1 - RUN_WORDS :]
+    return letters[starts[0] :] if len(starts) else letters
+
+
+def _runs(letters: Hashes) -> Hashes:
+    """Return a hash of each run of 13 words, in order: a polynomial of its letters modulo 2^64, as a difference of two sums."""
+    starts = np.flatnonzero(letters >= WORD_BEGINS)
+    if len(starts) < RUN_WORDS:
+        return np.zeros(0, np.uint64)
+    ends = np.append(starts[RUN_WORDS:], len(letters))
+    starts = starts[: len(ends)]
+    before = np.zeros(len(letters) + 1, dtype=np.uint64)
+    np.cumsum(letters * _powers(BASE, len(letters)), out=before[1:])
+    runs: Hashes = (before[ends] - before[starts]) * _powers(INVERSE_OF_BASE, len(letters))[starts]
+    return runs
+
+
+def _powers(base: int, count: int) -> Hashes:
+    return _powers_up_to(base, 1 << max(count.bit_length(), 10))[:count]
+
+
+@lru_cache(maxsize=2)
+def _powers_up_to(base: int, count: int) -> Hashes:
+    powers = np.full(count, base, dtype=np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers)
 
 
 def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:

@@ -1,20 +1,24 @@
 """The words of a text as numbers: every distinct word is looked at once, and remembered, because texts repeat their words.
 
 What the quality step has to know of a word (is it meaningful, does it hold signs of bad OCR, stems of advertisements) is packed
-into one integer, so that a text's figures are sums over arrays. Words are what white space divides.
+into one integer, so that a text's figures are sums over arrays. So are the hashes that near copies are found by. Words are what
+white space divides; the numbers of a text stay in memory until another text comes, for several steps ask for them.
 """
 
 import re
-from collections import Counter
-from functools import cached_property
+from array import array
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
 
-OUTER_PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
-MEANINGFUL_WORD = re.compile(r"[^\W\d_]+(?:['’‘\-‑∣¦|][^\W\d_]+)*")
+MEANINGFUL_WORD = re.compile(r"[\W_]*+([^\W\d_]++(?:['’‘\-‑∣¦|][^\W\d_]++)*+)[\W_]*+")
+# A word of these has neither symbols nor digits, but for a row of full stops or a run of marks.
+ORDINARY_WORD = re.compile(r"(?:[^\W\d]|['’‘“”\"(),;:.!?—-])++")
 SHELL_SYMBOLS = re.compile(r"[$#@^~|\\<>{}`]{3}")
 DIGITS_IN_WORD = re.compile(r"\d[A-Za-z]+\d")
 SYMBOL_RUN = re.compile(r"[^\w\s]{10}")
@@ -26,101 +30,162 @@ STEMS = re.compile(  # of the phrases in advertisements.py
     r"|recommended|pr(?:ice|\.)|noster|church-?yard|stationer|corner|sold|edition|vols?\b|volume|parts|tome"
     r"|8vo|12mo|4to|octavo|quarto|duodecimo|added|prefix|annex|subjoin|author|written|cuts|copper|notes|preface"
 )
+WORD = re.compile(r"\w+")
+CAPITALS = re.compile("[A-Z]{5}")
+ENDS = ",;:.!?"  # of words, one of which tells nothing about a word of letters
 STEMS_OF_TWO_WORDS = (("be", ("had",)), ("has", ("also",)), ("church", ("yard", "-yard")))
 CACHED_WORDS = 400_000
 
 # The integer of a word: flags, then 12 bits for the number of stems, then the number of symbols.
 MEANINGFUL, SHELL, DIGITS, RUN = 1, 2, 4, 8
 FIRST_HALVES, SECOND_HALVES = 4, 7  # shifts of three flags each
-STEM_COUNT, SYMBOL_COUNT = 10, 22  # shifts
+FIVE_CAPITALS, ONE_LETTER = 1 << 10, 1 << 11
+STEM_COUNT, SYMBOL_COUNT = 12, 24  # shifts
 MOST_STEMS = (1 << (SYMBOL_COUNT - STEM_COUNT)) - 1
 
 
 def is_meaningful(word: str) -> bool:
     """Return whether a word has more than two letters and nothing else but an inner apostrophe or hyphen."""
-    bare = word if word.isalpha() else OUTER_PUNCTUATION.sub("", word)
-    return len(bare) > 2 and (bare.isalpha() or MEANINGFUL_WORD.fullmatch(bare) is not None)
+    found = MEANINGFUL_WORD.fullmatch(word)
+    return found is not None and len(found[1]) > 2
 
 
 def _fact(word: str) -> int:
+    bare = word[:-1] if word[-1] in ENDS else word
+    if bare.isalpha():
+        fact = MEANINGFUL * (len(bare) > 2)
+    else:
+        fact = MEANINGFUL * is_meaningful(word) | RUN * (SYMBOL_RUN.search(word) is not None)
+        if "..." in word or not ORDINARY_WORD.fullmatch(word):
+            fact |= SHELL * (SHELL_SYMBOLS.search(word) is not None)
+            fact |= DIGITS * (DIGITS_IN_WORD.search(word) is not None)
+            fact |= len(SYMBOL.findall(TRANSCRIBERS_MARKS.sub("", word))) << SYMBOL_COUNT
     lowered = word.lower()
-    fact = MEANINGFUL * is_meaningful(word)
-    if not word.isalpha():
-        fact |= SHELL * (SHELL_SYMBOLS.search(word) is not None)
-        fact |= DIGITS * (DIGITS_IN_WORD.search(word) is not None)
-        fact |= RUN * (SYMBOL_RUN.search(word) is not None)
-        fact |= len(SYMBOL.findall(TRANSCRIBERS_MARKS.sub("", word))) << SYMBOL_COUNT
+    if lowered != word:
+        fact |= FIVE_CAPITALS * (CAPITALS.search(word) is not None)
+    if len(word) == 1:
+        fact |= ONE_LETTER * (word.isascii() and word.isalpha())
     for bit, (first, second) in enumerate(STEMS_OF_TWO_WORDS):
         fact |= lowered.endswith(first) << (FIRST_HALVES + bit) | lowered.startswith(second) << (SECOND_HALVES + bit)
     return fact | min(len(STEMS.findall(lowered)), MOST_STEMS) << STEM_COUNT
 
 
-class _Facts(dict[str, int]):
-    """Facts of words that were seen before."""
+class _Vocabulary(dict[str, int]):
+    """The words that were seen, each with its number; what is known of them stands in arrays, in the order of the numbers."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._facts, self._lengths = array("q"), array("q")
+        self._hashes = array("Q")  # of the bare words in all words: "and/or" holds two
+        self._first_hash, self._hash_count = array("q"), array("q")
 
     def __missing__(self, word: str) -> int:
-        fact = self[word] = _fact(word)
-        return fact
+        number = self[word] = len(self._words)
+        self._words.append(word)
+        self._facts.append(_fact(word))
+        self._lengths.append(len(word))
+        return number
+
+    def facts(self, ids: Numbers) -> Numbers:
+        return np.frombuffer(self._facts, dtype=np.int64)[ids]
+
+    def lengths(self, ids: Numbers) -> Numbers:
+        return np.frombuffer(self._lengths, dtype=np.int64)[ids]
+
+    def hashes(self, ids: Numbers) -> Hashes:
+        """Return the hashes of what `words_of` finds in words, one word after another."""
+        self._hash_new_words()
+        counts = np.frombuffer(self._hash_count, dtype=np.int64)[ids]
+        ends = np.cumsum(counts)
+        shifts = np.frombuffer(self._first_hash, dtype=np.int64)[ids] - (ends - counts)
+        places = np.repeat(shifts, counts) + np.arange(int(counts.sum()))
+        hashes: Hashes = np.frombuffer(self._hashes, dtype=np.uint64)[places]
+        return hashes
+
+    def _hash_new_words(self) -> None:
+        bare = [words_of(word) for word in self._words[len(self._hash_count) :]]
+        counts = array("q", map(len, bare))
+        self._first_hash.extend(accumulate(counts[:-1], initial=len(self._hashes)) if counts else ())
+        self._hash_count.extend(counts)
+        self._hashes.frombytes(hashes_of(list(chain.from_iterable(bare))).tobytes())
 
 
-_facts = _Facts()
+@cache
+def _vocabulary() -> _Vocabulary:
+    return _Vocabulary()
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in lower case, without punctuation."""
+    return WORD.findall(text.casefold())
+
+
+def hashes_of(words: list[str]) -> Hashes:
+    """Return a hash of each word."""
+    import rensa
+
+    return np.array(rensa.RMinHash.hash_token_sets([words])[0], dtype=np.uint64)
+
+
+@lru_cache(maxsize=1)
+def text_words(text: str) -> "TextWords":
+    """Return the words of a text; those of the text before are forgotten."""
+    return TextWords(text)
 
 
 class TextWords:
-    """A text's words in order, each also as the number of a distinct word."""
+    """A text's words in order, each also as a number; equal words have equal numbers."""
 
     def __init__(self, text: str) -> None:
+        if len(_vocabulary()) > CACHED_WORDS:
+            _vocabulary.cache_clear()
+        self._vocabulary = _vocabulary()
         self.text = text
         self.words = text.split()
-        self._times = Counter(self.words)
-        if len(_facts) > CACHED_WORDS:
-            _facts.clear()
+        self.ids = np.fromiter(map(self._vocabulary.__getitem__, self.words), dtype=np.int64, count=len(self.words))
 
     def __len__(self) -> int:
         return len(self.words)
 
     @cached_property
-    def distinct(self) -> list[str]:
-        """Each word once, in order of its first place."""
-        return list(self._times)
-
-    @cached_property
-    def times(self) -> Numbers:
-        """How often each distinct word stands in the text."""
-        return np.fromiter(self._times.values(), dtype=np.int64, count=len(self._times))
-
-    @cached_property
-    def ids(self) -> Numbers:
-        """For each word of the text, which of the distinct ones it is."""
-        numbers = {word: number for number, word in enumerate(self._times)}
-        return np.fromiter(map(numbers.__getitem__, self.words), dtype=np.int64, count=len(self.words))
-
-    @cached_property
     def facts(self) -> Numbers:
-        """What is known of each distinct word, packed."""
-        return np.fromiter(map(_facts.__getitem__, self._times), dtype=np.int64, count=len(self._times))
+        """What is known of each word, packed."""
+        return self._vocabulary.facts(self.ids)
 
     @cached_property
+    def lengths(self) -> Numbers:
+        """The characters of each word."""
+        return self._vocabulary.lengths(self.ids)
+
+    @property
+    def hashes(self) -> Hashes:
+        """The hash of each word that `words_of` finds in the text."""
+        return self._vocabulary.hashes(self.ids)
+
+    @property
     def stems(self) -> Numbers:
         """How many stems of advertisements begin in each word of the text."""
-        stems = ((self.facts >> STEM_COUNT) & MOST_STEMS)[self.ids]
-        first, second = (self.facts >> FIRST_HALVES) & 7, (self.facts >> SECOND_HALVES) & 7
-        stems[:-1] += (first[self.ids[:-1]] & second[self.ids[1:]]) != 0
+        stems = (self.facts >> STEM_COUNT) & MOST_STEMS
+        first, second = self.facts[:-1] >> FIRST_HALVES, self.facts[1:] >> SECOND_HALVES
+        stems[:-1] += (first & second & 7) != 0
         return stems
 
     @property
     def meaningful_ratio(self) -> float:
         """The share of meaningful words; 0 for a text without words."""
-        return float((self.times * (self.facts & MEANINGFUL)).sum() / len(self)) if self.words else 0.0
+        return float((self.facts & MEANINGFUL).sum() / len(self)) if self.words else 0.0
 
     @property
     def symbols(self) -> int:
         """How many symbols, or runs of them, the text has."""
-        return int((self.times * (self.facts >> SYMBOL_COUNT)).sum())
+        return int((self.facts >> SYMBOL_COUNT).sum())
 
-    def has(self, flag: int) -> bool:
-        """Return whether any word carries the flag."""
-        return bool((self.facts & flag).any())
+    def has(self, flag: int, in_a_row: int = 1) -> bool:
+        """Return whether so many words in a row carry the flag."""
+        carries = (self.facts & flag) != 0
+        for _ in range(in_a_row - 1):
+            carries = carries[1:] & carries[:-1]
+        return bool(carries.any())
 
     @property
     def top_3gram_share(self) -> float:
@@ -140,7 +205,7 @@ class TextWords:
 
     def _runs_of_three(self) -> Numbers:
         """Return one number for each run of three words; equal runs have equal ones."""
-        ids, size = self.ids, len(self._times)
+        ids, size = self.ids, int(self.ids.max()) + 1
         pairs = ids[:-1] * size + ids[1:]
         if size >= 1 << 21:  # three such numbers do not fit 63 bits
             pairs = np.unique(pairs, return_inverse=True)[1].astype(np.int64)

@@ -8,8 +8,8 @@ import pytest
 from made_documents import document, prose
 
 from caslon.corpus.bias import LEXICONS, BiasCounts, decade_of, lexicon, log_likelihood
-from caslon.corpus.dedup import words_of
 from caslon.corpus.document import Document
+from caslon.corpus.text_words import words_of
 
 PLANTED = {
     "he": 40,

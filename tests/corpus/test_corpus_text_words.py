@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caslon.corpus import text_words
 from caslon.corpus.filters import ocr_signs
-from caslon.corpus.text_words import SYMBOL, TRANSCRIBERS_MARKS, TextWords, is_meaningful
+from caslon.corpus.text_words import SYMBOL, TRANSCRIBERS_MARKS, TextWords, hashes_of, is_meaningful, words_of
 
 # The signs of bad OCR as the published pipeline writes them, each over the whole text.
 PLAIN_SIGNS = {
@@ -29,6 +30,21 @@ FEW_WORDS = st.lists(st.sampled_from(["the", "king", "of", "LONDON", "BRIDGE", "
 )  # fmt: skip
 def test_a_meaningful_word_has_more_than_two_letters_and_nothing_else(word: str, expected: bool) -> None:
     assert is_meaningful(word) is expected
+
+
+@settings(max_examples=120, deadline=None)
+@given(TEXTS)
+def test_words_of_near_copies_have_the_hashes_they_have_in_a_list(text: str) -> None:
+    assert TextWords(text).hashes.tolist() == hashes_of(words_of(text)).tolist()
+
+
+def test_a_text_keeps_its_numbers_when_the_known_words_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_words, "CACHED_WORDS", 3)
+    first = TextWords("The king's men, and the king; London LONDON")
+    second = TextWords("quite other words of London")
+    assert first.lengths.tolist() == [3, 6, 4, 3, 3, 5, 6, 6]
+    assert first.hashes.tolist() == hashes_of(words_of(first.text)).tolist()
+    assert second.hashes.tolist() == hashes_of(words_of(second.text)).tolist()
 
 
 @settings(max_examples=120, deadline=None)

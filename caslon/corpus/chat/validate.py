@@ -15,8 +15,9 @@ import numpy as np
 
 from caslon.corpus.chat.record import ROLES, Message, Rejected, Row, all_messages, conversation_text
 from caslon.corpus.contamination import Contamination, evaluation_texts
-from caslon.corpus.dedup import Index, exact_key, find_duplicates, fingerprint, shingles, words_of
+from caslon.corpus.dedup import Index, exact_key, find_duplicates, fingerprint, shingles_of_text
 from caslon.corpus.settings import NearDuplicateSettings
+from caslon.corpus.text_words import words_of
 
 MINIMUM_ITEM_WORDS = 3  # shorter evaluation items ("yes", a name) are equal to too much
 
@@ -35,9 +36,8 @@ class EvaluationItems:
         whole: dict[bytes, str] = {}
         for name, items in texts.items():
             for item in items:
-                words = words_of(item)
-                if len(words) >= MINIMUM_ITEM_WORDS:
-                    whole.setdefault(exact_key(words, item), name)
+                if len(words_of(item)) >= MINIMUM_ITEM_WORDS:
+                    whole.setdefault(exact_key(item), name)
         return EvaluationItems(Contamination.of_texts(texts), whole)
 
     def problem(self, row: Mapping[str, Any]) -> str | None:
@@ -46,7 +46,7 @@ class EvaluationItems:
             text = message.get("content")
             if not isinstance(text, str) or message["role"] == "system":
                 continue
-            file = self.whole.get(exact_key(words_of(text), text))
+            file = self.whole.get(exact_key(text))
             if file:
                 return f"a message is an item of {file}"
             shared = self.runs.shared(text)
@@ -229,7 +229,7 @@ def _copies(rows: Sequence[Row], numbers: Sequence[int], settings: NearDuplicate
         signatures=signatures,
     )
     found_copies = find_duplicates(
-        index, lambda place: shingles(words_of(texts[place]), settings.shingle_words), settings
+        index, lambda place: shingles_of_text(texts[place], settings.shingle_words), settings
     )
     return {
         place: f"the same as row {numbers[copy.kept]}"
