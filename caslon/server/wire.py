@@ -185,7 +185,7 @@ def _inside(value: Any) -> Iterator[Any]:
 def _remove(value: Any, location: tuple[int | str, ...]) -> None:
     """Take out the field at a place. Names that pydantic adds for the members of a union are passed over."""
     for part in location[:-1]:
-        if (isinstance(value, list) and isinstance(part, int)) or (isinstance(value, dict) and part in value):
+        if isinstance(part, int) if isinstance(value, list) else part in value:
             value = value[part]
     value.pop(location[-1], None)
 
