@@ -42,6 +42,15 @@ def serve(
     limit_by: Annotated[
         str, typer.Option(help="token_bucket, sliding_log, fixed_window or leaky_bucket")
     ] = "token_bucket",
+    record_content: Annotated[
+        bool, typer.Option("--record-content", help="keep the texts of requests and answers in the state folder")
+    ] = False,
+    retention_days: Annotated[float, typer.Option(help="days a record is kept; 0 for ever")] = 30.0,
+    redact: Annotated[list[str], typer.Option(help="an expression whose matches are not recorded (repeatable)")] = [],  # noqa: B006  typer copies it
+    traces: Annotated[str | None, typer.Option(help="OTLP collector's URL, or a file, for OpenTelemetry spans")] = None,
+    hook: Annotated[
+        list[str], typer.Option(help="package.module:name of code to run around requests (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
     max_running: Annotated[int, typer.Option(help="answers written at once")] = 16,
     max_queue: Annotated[int | None, typer.Option(help="answers that may wait; default: 4 x max-running")] = None,
     queue_timeout: Annotated[float, typer.Option(help="seconds an answer may wait for its turn")] = 30.0,
@@ -70,7 +79,8 @@ def serve(
     settings = checked(
         ServerSettings, host=host, port=port, model_name=name, page=page, state=state, no_auth=no_auth,
         limits=tuple(limit), limit_by=limit_by, max_queue=max_queue, queue_timeout_seconds=queue_timeout,
-        request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout,
+        request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout, record_content=record_content,
+        retention_days=retention_days, redact=tuple(redact), traces=traces, hooks=tuple(hook),
     )  # fmt: skip
     if simulate is not None:
         from caslon.bench.simulation import parsed_faults, simulation_of
@@ -99,6 +109,39 @@ def monitoring(folder: Annotated[Path, typer.Argument(help="where to write them"
         content = resources.files("caslon.server").joinpath("monitoring", name).read_text(encoding="utf-8")
         (folder / name).write_text(content, encoding="utf-8")
         say(f"{folder / name}")
+
+
+@app.command()
+def replay(
+    record: Annotated[str, typer.Argument(help="the x-request-id of a recorded request", metavar="RECORD")],
+    state: StateOption,
+    url: Annotated[str, typer.Option(help="the server to ask")] = "http://127.0.0.1:8000",
+    api_key: Annotated[str | None, typer.Option("--api-key", envvar="CASLON_API_KEY", help="key of the server")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a recorded request again and show the first token that differs. Exit 1 if one does though nothing changed."""
+    from dataclasses import asdict
+
+    from caslon.client import Client
+    from caslon.server.records import records_of
+    from caslon.server.replay import replayed
+
+    with Client(url, api_key=api_key) as client:
+        found = replayed(records_of(state).get(record), client)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        same = "same model and engine" if found.same_fingerprint else "another model or engine than recorded"
+        say(f"{found.answers} answers, {found.tokens} tokens; {same}")
+        for difference in found.differences:
+            say(
+                f"answer {difference.answer} differs at token {difference.token}: "
+                f"recorded {difference.recorded!r}, now {difference.found!r}"
+            )
+        if not found.differences:
+            say("every token is the same")
+    if found.differences and found.same_fingerprint:
+        raise typer.Exit(1)
 
 
 @keys_app.command()

@@ -6,6 +6,7 @@ Without a state folder everybody on this machine may come in and nothing is writ
 import logging
 import sqlite3
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from caslon.errors import UserError
 from caslon.server import keys
@@ -14,8 +15,14 @@ from caslon.server.allowance import allowances_of
 from caslon.server.audit import AuditLog, audit_fields
 from caslon.server.calls import Call
 from caslon.server.errors import SERVER_ERROR, Refused
+from caslon.server.hooks import Hooks
 from caslon.server.keys import Key, KeyStore
+from caslon.server.records import Records
 from caslon.server.settings import LOOPBACK_HOSTS, ServerSettings
+from caslon.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from caslon.server.traces import Traces
 
 log = logging.getLogger("caslon.server")
 
@@ -23,23 +30,37 @@ log = logging.getLogger("caslon.server")
 class Admission:
     """The door of one service. Every method may be called from any thread and may wait for the disk."""
 
-    def __init__(self, settings: ServerSettings, model: str, fingerprint: str | None) -> None:
+    def __init__(self, settings: ServerSettings, model: str, fingerprint: str | None, tokenizer: Tokenizer) -> None:
         self.model = model
         self.fingerprint = fingerprint
+        self.tokenizer = tokenizer
         self._allowances = allowances_of(settings.limits)
         folder = settings.state
         self.keys = KeyStore(folder) if folder and keys.exists(folder) else None
         self.accounts = Accounts(folder, settings.limit_by) if folder else None
         self.audit = AuditLog(folder, settings.audit_bytes) if folder else None
+        recorded = folder if settings.record_content else None
+        self.records = Records(recorded, settings.retention_days, settings.redact) if recorded else None
+        self.hooks = Hooks(settings.hooks) if settings.hooks else None
+        self.traces = _traces(settings.traces, model) if settings.traces else None
 
     @property
     def is_open(self) -> bool:
         """Whether everybody may come in and nothing is written."""
-        return self.keys is None and self.accounts is None
+        return all(part is None for part in self._parts)
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether somebody wants to see what was asked."""
+        return self.records is not None or self.hooks is not None
+
+    @property
+    def _parts(self) -> "Sequence[KeyStore | Accounts | AuditLog | Records | Hooks | Traces | None]":
+        return (self.hooks, self.traces, self.records, self.audit, self.accounts, self.keys)
 
     def close(self) -> None:
         """Close the files."""
-        for part in (self.keys, self.accounts, self.audit):
+        for part in self._parts:
             if part is not None:
                 part.close()
 
@@ -73,16 +94,27 @@ class Admission:
         if call.closed:
             return
         call.closed = True
+        for note in (self._settle, self._write_down, self._show):
+            try:
+                note(call)
+            except (Refused, OSError, sqlite3.Error):  # what was reserved stays charged
+                log.exception("the end of request %s could not be noted", call.request_id)
+
+    def _settle(self, call: Call) -> None:
         if self.accounts is not None and call.entry is not None:
-            try:
-                self.accounts.settle(call.entry, [f"key:{call.key.holder}"] if call.key else [], *call.tokens())
-            except Refused:
-                log.exception("request %s could not be settled; what it reserved stays charged", call.request_id)
+            self.accounts.settle(call.entry, [f"key:{call.key.holder}"] if call.key else [], *call.tokens())
+
+    def _write_down(self, call: Call) -> None:
         if self.audit is not None:
-            try:
-                self.audit.append(audit_fields(call, self.model, self.fingerprint))
-            except OSError:
-                log.exception("request %s could not be written to the audit log", call.request_id)
+            self.audit.append(audit_fields(call, self.model, self.fingerprint))
+
+    def _show(self, call: Call) -> None:
+        if self.records is not None and call.answers:
+            self.records.add(call, self.fingerprint, self.tokenizer)
+        if self.traces is not None:
+            self.traces.add(call)
+        if self.hooks is not None:
+            self.hooks.after(call)
 
     def still_valid(self, used: Sequence[Key]) -> set[str]:
         """Return the ids of the keys among these that still let in; `sqlite3.Error` where that cannot be told."""
@@ -98,11 +130,20 @@ class Admission:
         return found
 
 
+def _traces(target: str, model: str) -> "Traces":
+    from caslon.server.traces import Traces  # needs the libraries of an extra
+
+    return Traces(target, model)
+
+
 def check_exposure(settings: ServerSettings) -> None:
     """Raise `UserError` when the model would be open to the network without a key, or a limit had no place to stand."""
     if settings.limits and settings.state is None:
         raise UserError("limits need a folder to stand in", where="limits", fix="give one: state (--state DIR)")
-    allowances_of(settings.limits)
+    if settings.record_content and settings.state is None:
+        raise UserError(
+            "records need a folder to stand in", where="record_content", fix="give one: state (--state DIR)"
+        )
     with_keys = settings.state is not None and keys.exists(settings.state)
     if settings.host in LOOPBACK_HOSTS or with_keys or settings.no_auth:
         return

@@ -22,7 +22,7 @@ from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
 from caslon.server.completions import create_completion
-from caslon.server.errors import SERVER_ERROR, Refused, refused_from
+from caslon.server.errors import SERVER_ERROR, HookRefusal, Refused, refused_from
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.metrics import CONTENT_TYPE
 from caslon.server.service import Service
@@ -88,7 +88,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _add_api(app: FastAPI, service: Service) -> None:
     def add(path: str, endpoint: Endpoint, shape: type[Wire]) -> None:
         async def answer(request: Request) -> Response:
-            return await endpoint(service.on_behalf_of(request.state.call), request)
+            call = request.state.call
+            if service.admission.wants_body:
+                call.body = await request.body()
+            if service.admission.hooks is not None:
+                hooked = await to_thread.run_sync(service.admission.hooks.before, call)
+                if hooked is not None:
+                    return JSONResponse(hooked)
+            return await endpoint(service.on_behalf_of(call), request)
 
         body = {"required": True, "content": {"application/json": {"schema": shape.model_json_schema()}}}
         app.add_api_route(
@@ -184,6 +191,7 @@ def _add_error_answers(app: FastAPI) -> None:
         return JSONResponse(refused.body(), status_code=refused.status, headers=refused.headers)
 
     app.add_exception_handler(Refused, known)
+    app.add_exception_handler(HookRefusal, known)
     app.add_exception_handler(CaslonError, known)
     app.add_exception_handler(HTTPException, from_starlette)
     app.add_exception_handler(Exception, known)

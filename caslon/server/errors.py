@@ -34,6 +34,10 @@ class Refused(Exception):
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
+class HookRefusal(Exception):
+    """Raised by a program's own code to refuse a request; its text is told to the client."""
+
+
 def invalid(message: str, param: str | None, code: str = "invalid_parameter") -> Refused:
     """Return a 400 about one field."""
     return Refused(400, message, code=code, param=param)
@@ -43,6 +47,8 @@ def refused_from(error: BaseException) -> Refused:
     """Return what a client may know about an error: all of its own mistakes, nothing of our inside."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, HookRefusal):
+        return Refused(400, str(error), code="refused_by_hook")
     if isinstance(error, UserError):
         message = f"{error.what} ({error.fix})" if error.fix else error.what
         return invalid(message, getattr(error, "field", None), getattr(error, "code", None) or "invalid_parameter")

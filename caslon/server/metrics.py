@@ -141,6 +141,7 @@ class AnswerClock:
     started: float = 0.0
     first: float | None = None
     last_token: float | None = None
+    ended: float | None = None
     tokens: int = 0
     phases_known: bool = False
 
@@ -159,7 +160,8 @@ class AnswerClock:
 
     def end(self, finish_reason: str, counted_prompt_tokens: int) -> None:
         """Note the end, whatever the reason. A prompt with several answers counts with the first of them."""
-        self.metrics.whole.observe(time.perf_counter() - self.received)
+        self.ended = time.perf_counter()
+        self.metrics.whole.observe(self.ended - self.received)
         self.metrics.ended(finish_reason)
         self.metrics.prompt_tokens.inc(counted_prompt_tokens)
         self.metrics.generation_tokens.inc(self.tokens)

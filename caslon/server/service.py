@@ -44,7 +44,6 @@ class Answer:
         self.ended = False
         self.finish_reason: str | None = None
         self.broken: Refused | None = None
-        self.seed: int | None = None
         self.start: Callable[[], Handle]
         self.call: Call | None = service.call
         self.clock = clock
@@ -58,6 +57,11 @@ class Answer:
     def tokens(self) -> int:
         """Tokens written so far."""
         return self.clock.tokens
+
+    @property
+    def completion(self) -> Completion | None:
+        """The whole answer when it has ended; None if the engine never had it."""
+        return self._handle.result() if self.ended and self._handle is not None else None
 
     def attach(self, handle: Handle) -> None:
         """Take the engine's handle, which is only there when the first pieces may already have come."""
@@ -87,7 +91,6 @@ class Answer:
             raise Refused(503, "the answer was never started", code="aborted", kind=SERVER_ERROR)
         completion = self._handle.result()
         self.clock.phases(completion.times)
-        self.seed = completion.seed
         return dataclasses.replace(completion, finish_reason=self.finish_reason or completion.finish_reason)
 
     def cancel(self) -> None:
@@ -153,7 +156,7 @@ class Service:
         self.metrics = ServerMetrics(model_name, self._figures)
         self.metrics.describe_cache(_cache_labels(engine))
         engine.on_step = self.metrics.step_tokens.observe
-        self.admission = Admission(settings, model_name, fingerprint)
+        self.admission = Admission(settings, model_name, fingerprint, engine.tokenizer)
         self.progress = Progress()
         self.open: set[Answer] = set()
         self._lock = threading.Lock()

@@ -37,7 +37,22 @@ class StateSettings(Settings):
     limit_by: Literal["token_bucket", "sliding_log", "fixed_window", "leaky_bucket"] = _setting(
         "token_bucket", "how a limit per minute is held"
     )
+    record_content: bool = _setting(False, "keep the texts of requests and answers; needs state")
+    retention_days: float = _setting(30.0, "days after which a record is removed; 0 keeps it for ever", ge=0)
+    redact: tuple[str, ...] = _setting((), "expressions whose matches are not recorded")
+    traces: str | None = _setting(None, "URL of an OTLP collector, or a file; left out: no traces")
+    hooks: tuple[str, ...] = _setting((), "package.module:name of code to run around requests")
     audit_bytes: int = _setting(64 << 20, "size at which a new audit file is begun", ge=4096)
+
+    @field_validator("redact")
+    @classmethod
+    def _expressions(cls, redact: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in redact:
+            try:
+                re.compile(rule)
+            except re.error as error:
+                raise ValueError(f"'{rule}' is no expression: {error}") from None
+        return redact
 
     @field_validator("limits")
     @classmethod
