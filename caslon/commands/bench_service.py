@@ -184,3 +184,103 @@ def report(
     for label, reasons in summary.refusals.items():
         say(f"{label} is not compared: {'; '.join(reasons)}")
     say(f"report     {where / 'report.html'}")
+
+
+@app.command()
+def monitor(
+    url: Annotated[str | None, typer.Option("--url", help="read the metrics of this service")] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="follow this log file instead")] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two samples")] = 2.0,
+    count: Annotated[int | None, typer.Option(min=1, help="stop after so many samples; default: at Ctrl-C")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="append each sample to this file (JSON lines)")] = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Watch a service: throughput, cache, queue, requests, with alarms when it stands still or its cache is full."""
+    import contextlib
+    import itertools
+    import sys
+
+    import httpx
+
+    from caslon.bench.monitor import Alarms, LogReader, MetricsReader, opened_log, samples
+    from caslon.client import is_loopback
+    from caslon.commands.bench_monitor import HEADER, MonitorLines
+    from caslon.errors import UserError
+
+    if (url is None) == (log is None):
+        raise UserError("watch one thing: --url or --log")
+    with contextlib.ExitStack() as stack:
+        if log is not None:
+            reader: LogReader | MetricsReader = LogReader(stack.enter_context(opened_log(log)))
+        else:
+            assert url is not None
+            headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+            http = stack.enter_context(httpx.Client(headers=headers, trust_env=not is_loopback(url)))
+            reader = MetricsReader(url.rstrip("/").removesuffix("/v1"), http)
+        kept = stack.enter_context(save.open("a", encoding="utf-8")) if save else None
+        lines, alarms = MonitorLines(), Alarms()
+        say(HEADER)
+        for sample in itertools.islice(samples(reader, every), count):
+            say(lines.of(sample))
+            for alarm in alarms.of(sample):
+                say(f"ALARM: {alarm}")
+            sys.stdout.flush()
+            if kept:
+                kept.write(sample.to_json() + "\n")
+                kept.flush()
+
+
+@app.command()
+def knee(
+    stats: Annotated[Path, typer.Argument(help="stats.csv of benchmarks/locustfile.py")] = Path("stats.csv"),
+    peak_qps: Annotated[float | None, typer.Option(min=0, help="requests per second at the busiest hour")] = None,
+    window: Annotated[float, typer.Option(min=0.1, help="seconds that are taken together")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find how many users a service carries before more bring nothing, and how many replicas a peak needs."""
+    from dataclasses import asdict
+
+    from caslon.bench.knee import knee_of, read_requests
+
+    found = knee_of(read_requests(stats), window)
+    replicas = None if peak_qps is None else found.replicas(peak_qps)
+    if as_json:
+        print_json({"levels": [asdict(one) for one in found.levels], "knee": asdict(found.peak), "replicas": replicas})
+        return
+    columns = ("users", "requests/s", "tok/s", "p50 s", "p95 s", "p50 TTFT s", "failed")
+    print_table(columns, [[_cell(value) for value in asdict(level).values()] for level in found.levels])
+    peak = found.peak
+    say(
+        f"knee at {peak.users} users of {max(level.users for level in found.levels)}: {peak.requests_per_second:.2f} requests/s, "
+        f"{peak.tokens_per_second:,.1f} tok/s, p50 {peak.latency_p50:.2f} s, p95 {peak.latency_p95:.2f} s"
+    )
+    if replicas is not None:
+        say(f"replicas for {peak_qps:g} requests/s: {replicas}")
+
+
+@app.command()
+def cost(
+    folder: Annotated[Path, typer.Argument(help="folder of results")],
+    prices: Annotated[Path, typer.Option("--prices", help="file (TOML) with a table [[price]] for each hardware")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what 1,000 tokens cost on each hardware, by your own prices and their dates."""
+    from dataclasses import asdict
+
+    from caslon.bench.cost import costs, read_prices
+    from caslon.bench.lanes import lanes_of
+    from caslon.bench.results import read_folder
+
+    found = list(costs(lanes_of(read_folder(folder)), read_prices(prices)))
+    if as_json:
+        print_json([{**asdict(one), "per_thousand_tokens": one.per_thousand_tokens} for one in found])
+        return
+    columns = ("set-up", "hardware", "load", "tok/s", "TTFT ms", "per hour", "per 1,000 tokens", "price of")
+    rows = [
+        (
+            one.label, one.hardware, one.profile, f"{one.output_throughput:,.2f}", f"{one.ttft_ms:,.2f}",
+            f"{one.per_hour:,.2f} {one.currency}", f"{one.per_thousand_tokens:.6f} {one.currency}", one.date,
+        )
+        for one in found
+    ]  # fmt: skip
+    print_table(columns, rows)
