@@ -49,9 +49,9 @@ struct KeyTiles {  // 32 keys as the right matrix: two tiles of 16, each in one 
     int steps_of(int) const { return units; }
     const Unit* start(int) const { return first; }
     int stride() const { return tile; }
-    __m512i left(const Unit* at) const { return tile == LANES ? _mm512_loadu_si512(at) : halves(at, apart[1]); }
-    __m512i right(const Unit* at) const {
-        return tile == LANES ? _mm512_loadu_si512(at + apart[1]) : halves(at + apart[2], apart[3] - apart[2]);
+    void read(const Unit* at, __m512i* to) const {
+        to[0] = tile == LANES ? _mm512_loadu_si512(at) : halves(at, apart[1]);
+        to[1] = tile == LANES ? _mm512_loadu_si512(at + apart[1]) : halves(at + apart[2], apart[3] - apart[2]);
     }
     static __m512i halves(const Unit* at, int64_t apart) {
         __m256i low = _mm256_loadu_si256((const __m256i*)at), high = _mm256_loadu_si256((const __m256i*)(at + apart));
@@ -69,8 +69,10 @@ struct ValueRuns {  // 32 channels of all values of a sequence as the right matr
     int runs() const { return (units + in_block() - 1) / in_block(); }
     int steps_of(int run) const { return run + 1 < runs() ? in_block() : units - run * in_block(); }
     const Unit* start(int run) const { return (const Unit*)cache.values(table[run], head) + column; }
-    __m512i left(const Unit* at) const { return _mm512_loadu_si512(at); }
-    __m512i right(const Unit* at) const { return _mm512_loadu_si512(at + (is_whole ? LANES : 0)); }
+    void read(const Unit* at, __m512i* to) const {
+        to[0] = _mm512_loadu_si512(at);
+        to[1] = _mm512_loadu_si512(at + (is_whole ? LANES : 0));
+    }
     int stride() const { return cache.shape.head_size; }
 };
 
@@ -100,9 +102,7 @@ inline KeyTiles key_tiles(const LayerCache<Kind>& cache, const Span& span, int h
     return found;
 }
 
-constexpr int FEW_ROWS = 4;  // with so few, attention waits for memory
-
-constexpr int KEYS_AHEAD = 64;
+constexpr int KEYS_AHEAD = 64;  // with few rows attention waits for memory
 
 // Ask for the values of the 32 keys that are next, and for keys a little further on.
 template <class Kind>

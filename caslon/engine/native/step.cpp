@@ -400,7 +400,7 @@ extern "C" {
 // Whether this processor has what the kernels are written for.
 int caslon_is_supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16");
 }
 
 int64_t caslon_scratch_bytes(const Model* model, const Step* step) {
