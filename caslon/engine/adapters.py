@@ -89,15 +89,11 @@ class AdaptedRows:
 class Adapters:
     """Adapters by name. At most `most` are kept in memory, the least recently asked for leaves first.
 
-    May be used from any thread. `base_digest` gives the digest of the model folder, where there is one; `refusal` says why
-    this engine takes no adapters.
+    May be used from any thread. `base_digest` gives the digest of the model folder, where there is one.
     """
 
-    def __init__(
-        self, decoder: Decoder, most: int, base_digest: Callable[[], str] | None = None, refusal: str | None = None
-    ) -> None:
+    def __init__(self, decoder: Decoder, most: int, base_digest: Callable[[], str] | None = None) -> None:
         self._decoder = decoder
-        self._refusal = refusal
         self._most = most
         self._base_digest = base_digest
         self._folders: dict[str, Path] = {}
@@ -117,10 +113,6 @@ class Adapters:
 
     def add(self, name: str, folder: Path) -> Adapter:
         """Load a PEFT folder under a name; `UserError` says what does not fit this model."""
-        if self._refusal:
-            raise UserError(
-                f"this engine takes no adapters: {self._refusal}", where="kernels", fix='load it with kernels = "torch"'
-            )
         with self._lock:
             if name in self._folders:
                 raise UserError(f"there is an adapter '{name}' already", fix="remove it first, or choose another name")

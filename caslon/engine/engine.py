@@ -142,8 +142,7 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens
         )
-        refusal = None if self._runner.adds_adapters else "the compiled kernels do not add them"
-        self.adapters = Adapters(decoder, settings.max_adapters, base_digest, refusal)
+        self.adapters = Adapters(decoder, settings.max_adapters, base_digest)
         self._grammars = Grammars(tokenizer, self._eos_ids)
         self._answers: dict[Sequence, Answer] = {}
         self._counts: Counter[str] = Counter()

@@ -49,7 +49,6 @@ class Runner(Protocol):
     """What computes steps: a decoder and its key-value cache."""
 
     kernels: str  # "compiled" or "torch"
-    adds_adapters: bool  # whether requests may name an adapter
 
     @property
     def cache_bytes(self) -> int:
@@ -84,7 +83,6 @@ class TorchRunner:
     """The decoder itself over a paged cache: the reference, and what computes where the compiled kernels cannot."""
 
     kernels = "torch"
-    adds_adapters = True
 
     def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int, *, batch_invariant: bool) -> None:
         lay_out_for_decoding(decoder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapter_cases import random_adapter, write_adapter
-from engine_cases import FAMILIES, plain_greedy, random_prompts
+from engine_cases import FAMILIES, KERNELS, need_kernels, plain_greedy, random_prompts
 
 from caslon.engine.adapters import UnknownAdapter, read_adapter
 from caslon.engine.engine import Engine
@@ -16,13 +16,18 @@ from caslon.errors import CaslonError, UserError
 from caslon.model.decoder import Decoder
 from caslon.tokenizer.tokenizer import Tokenizer
 
-TORCH = EngineSettings(kernels="torch")
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
 
 
+@pytest.fixture(params=KERNELS)
+def kernels(request: pytest.FixtureRequest) -> str:
+    need_kernels(request.param)
+    return str(request.param)
+
+
 @pytest.fixture
-def engine(engine_with: Callable[..., Engine]) -> Engine:
-    return engine_with(kernels="torch")
+def engine(engine_with: Callable[..., Engine], kernels: str) -> Engine:
+    return engine_with(kernels=kernels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -30,11 +35,11 @@ def engine(engine_with: Callable[..., Engine]) -> Engine:
     "engine", "Requests with different adapters and none share one step, and each answers as its merged model"
 )
 def test_answers_are_the_merged_models(
-    family: str, decoders: dict[str, Decoder], tokenizer: Tokenizer, tmp_path: Path
+    family: str, kernels: str, decoders: dict[str, Decoder], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     decoder = decoders[family]
     models = {None: decoder}
-    with Engine(decoder, tokenizer, EngineSettings(max_step_tokens=24, kernels="torch")) as engine:
+    with Engine(decoder, tokenizer, EngineSettings(max_step_tokens=24, kernels=kernels)) as engine:
         for number, name in enumerate(("red", "blue")):
             models[name] = random_adapter(tmp_path / name, decoder, rank=4 + number, seed=number)
             engine.adapters.add(name, tmp_path / name)
@@ -49,13 +54,14 @@ def test_answers_are_the_merged_models(
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 @pytest.mark.promise("engine", "An adapter's log-probabilities are within 1e-5 of its merged model's")
 def test_logits_are_the_merged_model_s(
-    family: str, decoders: dict[str, Decoder], tokenizer: Tokenizer, tmp_path: Path
+    family: str, kernels: str, decoders: dict[str, Decoder], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     decoder = decoders[family]
     merged = random_adapter(tmp_path / "red", decoder, strength=0.1)
     [prompt] = random_prompts(tokenizer.vocab_size, (60,))
     params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
-    with Engine(decoder, tokenizer, TORCH) as engine, Engine(merged, tokenizer, TORCH) as other:
+    settings = EngineSettings(kernels=kernels)
+    with Engine(decoder, tokenizer, settings) as engine, Engine(merged, tokenizer, settings) as other:
         engine.adapters.add("red", tmp_path / "red")
         [ours] = engine.generate([prompt], params, adapters=["red"])
         [theirs] = other.generate([prompt], params)
@@ -103,7 +109,7 @@ def test_prefix_cache_is_separate(engine: Engine, decoder: Decoder, tokenizer: T
 def test_least_recently_used_leaves_and_comes_back(
     engine_with: Callable[..., Engine], decoder: Decoder, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    engine = engine_with(max_adapters=2, kernels="torch")
+    engine = engine_with(max_adapters=2)
     merged = [random_adapter(tmp_path / str(number), decoder, seed=number) for number in range(3)]
     sizes = [engine.adapters.add(str(number), tmp_path / str(number)).bytes for number in range(3)]
     assert engine.adapters.names == ["0", "1", "2"]

@@ -55,7 +55,7 @@ def _steps(weight: Tensor, per_step: int, is_int8: bool) -> Tensor:
     rows = F.pad(weight, (0, 0, 0, -len(weight) % PANEL))
     steps = rows.view(-1, PANEL, weight.shape[1] // per_step, per_step).transpose(1, 2).flatten(2)
     if is_int8 and per_step == 2:  # the kernel interleaves the lower and upper halves of each 16 codes
-        return steps.unflatten(2, (2, 4, 8)).transpose(2, 3).flatten(2).contiguous()
+        return steps.view(*steps.shape[:2], 2, 4, 8).transpose(2, 3).flatten(2).contiguous()
     if is_int8:
         return steps.contiguous()
     low, high = steps.chunk(2, dim=2)

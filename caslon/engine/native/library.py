@@ -61,6 +61,18 @@ class Model(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Addition(ctypes.Structure):
+    """What an adapter adds to one linear layer; see step.cpp."""
+
+    _fields_ = [("target", c_int32), ("rank", c_int32), ("scaling", c_float), ("a", c_void_p), ("b", c_void_p)]
+
+
+class AdaptedRows(ctypes.Structure):
+    """The rows of a step that one adapter adds to; see step.cpp."""
+
+    _fields_ = [("rows", c_void_p), ("count", c_int32), ("firsts", c_void_p), ("additions", c_void_p)]
+
+
 class Step(ctypes.Structure):
     """The tokens of a step and where its results go; see step.cpp."""
 
@@ -74,6 +86,8 @@ class Step(ctypes.Structure):
         ),
         ("cache_blocks", c_int64),
         ("scratch", c_void_p),
+        ("adapters", c_void_p),
+        ("adapter_count", c_int32),
     ]  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from caslon.engine.native.library import Step
+from caslon.engine.native.adapters import PackedAdapters
+from caslon.engine.native.library import AdaptedRows, Step
 from caslon.engine.native.model import PackedModel
 from caslon.engine.runner import StepOutput, hidden_asked_for, rows_asked_for
 from caslon.engine.scheduler import StepPlan
@@ -22,7 +23,6 @@ class NativeRunner:
     """The kernels, a decoder packed for them, and their key-value cache."""
 
     kernels = "compiled"
-    adds_adapters = False
 
     def __init__(self, library: ctypes.CDLL, decoder: Decoder, blocks: int, block_tokens: int, vocab_size: int) -> None:
         config = decoder.config
@@ -33,6 +33,7 @@ class NativeRunner:
         shape = (config.num_hidden_layers, 2, blocks, config.num_key_value_heads, block_tokens * config.head_dim)
         self._cache = torch.zeros(shape, dtype=self._packed.dtype)
         self._blocks = blocks
+        self._adapters = PackedAdapters(config.num_hidden_layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._logits = torch.empty(0)
 
@@ -71,6 +72,9 @@ class NativeRunner:
         tokens, asked = array("i", lengths), array("i", rows)
         logits = self._logits_of(scored)
         hidden = torch.empty(len(rows) if with_hidden else 0, self._packed.structure.width)
+        adapted = self._adapters.rows_of(plan)
+        groups = [self._adapters.structure_of(adapter, own) for adapter, own in adapted.items()]
+        adapters = (AdaptedRows * len(groups))(*groups)
         step = Step(
             tokens=len(ids),
             spans=len(plan),
@@ -90,6 +94,8 @@ class NativeRunner:
             logits=logits.data_ptr(),
             cache=self._cache.data_ptr(),
             cache_blocks=self._blocks,
+            adapters=ctypes.addressof(adapters),
+            adapter_count=len(groups),
         )
         model = ctypes.addressof(self._packed.structure)
         needed = self._library.caslon_scratch_bytes(model, ctypes.addressof(step))

@@ -25,6 +25,22 @@ struct Model {
     Matrix head;
 };
 
+// What an adapter adds to one linear layer: (x A^T) B^T, scaled (LoRA, arXiv:2106.09685).
+enum Target { QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN };
+
+struct Addition {
+    int32_t target, rank;
+    float scaling;
+    const float *a, *b;  // [rank, inputs], [rank, outputs]
+};
+
+struct AdaptedRows {  // rows of the step that one adapter adds to
+    const int32_t* rows;
+    int32_t count;
+    const int32_t* firsts;  // [layers + 1] where each layer's additions begin
+    const Addition* additions;
+};
+
 struct Step {
     int32_t tokens, spans, table_width, outputs, scored, block_tokens, threads;  // scored: outputs whose logits are wanted, the first ones
     const int32_t *ids, *places;                          // [N]
@@ -36,6 +52,8 @@ struct Step {
     void* cache;
     int64_t cache_blocks;
     char* scratch;
+    const AdaptedRows* adapters;
+    int32_t adapter_count;
 };
 
 namespace {
@@ -52,7 +70,7 @@ struct Memory {  // hands out parts of the scratch, each on a line of its own; w
 
 template <class Kind>
 struct Buffers {
-    float *stream, *projected, *chosen, *weights, *results;
+    float *stream, *projected, *changes, *weights, *results;
     typename Kind::Stored* queries;
     Tiles<Kind> read, inner, mixed, last;
     int32_t *experts, *order;
@@ -60,6 +78,13 @@ struct Buffers {
     char* threads;
     int64_t thread_bytes;
 };
+
+int64_t longest_of(const Step& step) {
+    int64_t longest = 1;
+    for (int s = 0; s < step.spans; s++)
+        if (step.span_starts[s] + step.span_tokens[s] > longest) longest = step.span_starts[s] + step.span_tokens[s];
+    return longest;
+}
 
 int64_t sums_bytes() { return 2ll * MOST_TILES_AT_ONCE * HIGHEST_TILE * PANEL * sizeof(float); }
 
@@ -71,8 +96,10 @@ Tiles<Kind> tiles_of(Memory& memory, int rows, int width) {
 }
 
 template <class Kind>
-Buffers<Kind> buffers(const Model& model, int tokens, int outputs, int64_t longest, int threads, Memory& memory) {
+Buffers<Kind> buffers(const Model& model, const Step& step, Memory& memory) {
     Buffers<Kind> b;
+    int tokens = step.tokens, outputs = step.outputs, threads = step.threads;
+    int64_t longest = longest_of(step);
     int64_t n = tokens, qkv = (int64_t)(model.heads + 2 * model.key_heads) * model.head_size;
     b.stream = (float*)memory.take(n * model.width * 4);
     b.projected = (float*)memory.take(n * qkv * 4);
@@ -81,6 +108,7 @@ Buffers<Kind> buffers(const Model& model, int tokens, int outputs, int64_t longe
     b.mixed = tiles_of<Kind>(memory, tokens, model.heads * model.head_size);
     b.inner = tiles_of<Kind>(memory, tokens, model.inner);
     b.last = tiles_of<Kind>(memory, outputs, model.width);
+    if (step.adapter_count) b.changes = (float*)memory.take(n * (model.is_gated ? 2 : 1) * model.inner * 4);
     if (model.experts) {
         int64_t choices = n * model.experts_per_token;
         b.experts = (int32_t*)memory.take(choices * 4);
@@ -149,22 +177,27 @@ class Computation {
                 store(projected + row * qkv + column, x, first_lanes(lanes));
             });
 #pragma omp barrier
+            adapt(number, QUERY, VALUE, b.read, projected);
             place(layer, number);
 #pragma omp barrier
             attend_all(number);
 #pragma omp barrier
             add(layer.output, b.mixed, step.tokens, b.stream);
 #pragma omp barrier
+            adapt(number, OUTPUT, OUTPUT, b.mixed, b.stream);
             norm(layer.post_norm, layer.post_norm_bias);
 #pragma omp barrier
             if (layer.router) {
                 mixture(layer);
                 continue;
             }
-            widen(layer.up, b.read, step.tokens, b.inner);
+            if (step.adapter_count) forget_changes();
+            adapt(number, GATE, UP, b.read, b.changes);
+            widen(layer.up, b.read, step.tokens, b.inner, step.adapter_count ? b.changes : nullptr);
 #pragma omp barrier
             add(layer.down, b.inner, step.tokens, b.stream);
 #pragma omp barrier
+            adapt(number, DOWN, DOWN, b.inner, b.stream);
         }
         finish();
     }
@@ -258,16 +291,84 @@ class Computation {
         });
     }
 
-    void widen(const Matrix& matrix, const Tiles<Kind>& left, int rows, const Tiles<Kind>& to) const {
+    // `changes` [rows, gates and ups] are added before the activation.
+    void widen(const Matrix& matrix, const Tiles<Kind>& left, int rows, const Tiles<Kind>& to, const float* changes = nullptr) const {
         int kind = model.activation;
+        int64_t inner = model.inner, apart = matrix.outputs;
         if (model.is_gated)
-            multiply<Kind, true>(matrix, left, rows, sums(), [&, kind](int row, int column, __m512 gate, __m512 up, int lanes) {
+            multiply<Kind, true>(matrix, left, rows, sums(), [=](int row, int column, __m512 gate, __m512 up, int lanes) {
+                if (changes) {
+                    const float* change = changes + row * apart + column;
+                    gate = _mm512_add_ps(gate, load(change, first_lanes(lanes)));
+                    up = _mm512_add_ps(up, load(change + inner, first_lanes(lanes)));
+                }
                 to.put(row, column, _mm512_mul_ps(activated<Kind>(gate, kind), up), lanes);
             });
         else
-            multiply<Kind, false>(matrix, left, rows, sums(), [&, kind](int row, int column, __m512 x, int lanes) {
+            multiply<Kind, false>(matrix, left, rows, sums(), [=](int row, int column, __m512 x, int lanes) {
+                if (changes) x = _mm512_add_ps(x, load(changes + row * apart + column, first_lanes(lanes)));
                 to.put(row, column, activated<Kind>(x, kind), lanes);
             });
+    }
+
+    void forget_changes() const {
+        Share rows(step.tokens);
+        int64_t width = (model.is_gated ? 2 : 1) * (int64_t)model.inner;
+        memset(b.changes + rows.first * width, 0, (rows.end - rows.first) * width * sizeof(float));
+#pragma omp barrier
+    }
+
+    // The columns of a target in the rows it is added to.
+    int64_t first_column(int target) const {
+        if (target == KEY) return (int64_t)model.heads * model.head_size;
+        if (target == VALUE) return (int64_t)(model.heads + model.key_heads) * model.head_size;
+        return target == UP && model.is_gated ? model.inner : 0;
+    }
+    int64_t columns(int target) const {
+        if (target == QUERY) return (int64_t)model.heads * model.head_size;
+        if (target == KEY || target == VALUE) return (int64_t)model.key_heads * model.head_size;
+        return target == GATE || target == UP ? model.inner : model.width;
+    }
+
+    // Add what adapters add to the layers `first` to `last`, which read the same rows; then all threads meet.
+    void adapt(int number, int first, int last, const Tiles<Kind>& left, float* to) const {
+        if (!step.adapter_count) return;
+        int64_t apart = first == QUERY ? first_column(VALUE) + columns(VALUE) : first == GATE ? first_column(UP) + model.inner : model.width;
+        float *x = sums(), *low = x + left.width;
+        for (int a = 0; a < step.adapter_count; a++) {
+            const AdaptedRows& adapter = step.adapters[a];
+            Share share(adapter.count);
+            for (int place = share.first; place < share.end; place++) {
+                int row = adapter.rows[place];
+                bool is_read = false;
+                for (int n = adapter.firsts[number]; n < adapter.firsts[number + 1]; n++) {
+                    const Addition& addition = adapter.additions[n];
+                    if (addition.target < first || addition.target > last) continue;
+                    for (int c = 0; !is_read && c < left.width; c++) x[c] = Kind::read(*left.place(row, c));
+                    is_read = true;
+                    add_low_rank(addition, x, left.width, low, to + row * apart + first_column(addition.target), columns(addition.target));
+                }
+            }
+        }
+#pragma omp barrier
+    }
+
+    static void add_low_rank(const Addition& addition, const float* x, int inputs, float* low, float* to, int64_t outputs) {
+        for (int r = 0; r < addition.rank; r++) {
+            __m512 sum = _mm512_setzero_ps();
+            for (int c = 0; c < inputs; c += LANES) {
+                __mmask16 lanes = first_lanes(inputs - c);
+                sum = _mm512_fmadd_ps(load(addition.a + (int64_t)r * inputs + c, lanes), load(x + c, lanes), sum);
+            }
+            low[r] = _mm512_reduce_add_ps(sum) * addition.scaling;
+        }
+        for (int64_t c = 0; c < outputs; c += LANES) {
+            __mmask16 lanes = first_lanes((int)(outputs - c));
+            __m512 sum = _mm512_setzero_ps();
+            for (int r = 0; r < addition.rank; r++)
+                sum = _mm512_fmadd_ps(load(addition.b + r * outputs + c, lanes), _mm512_set1_ps(low[r]), sum);
+            store(to + c, _mm512_add_ps(load(to + c, lanes), sum), lanes);
+        }
     }
 
     // Each expert computes all tokens that chose it; every token then adds its results up in the order of its choices.
@@ -360,19 +461,12 @@ class Computation {
     }
 };
 
-int64_t longest_of(const Step& step) {
-    int64_t longest = 1;
-    for (int s = 0; s < step.spans; s++)
-        if (step.span_starts[s] + step.span_tokens[s] > longest) longest = step.span_starts[s] + step.span_tokens[s];
-    return longest;
-}
-
 template <class Kind>
 void run(const Model& model, const Step& step) {
     Memory memory{step.scratch};
     std::atomic<int>* counters = (std::atomic<int>*)memory.take(model.layers * sizeof(std::atomic<int>));
     for (int number = 0; number < model.layers; number++) counters[number] = 0;
-    Buffers<Kind> b = buffers<Kind>(model, step.tokens, step.outputs, longest_of(step), step.threads, memory);
+    Buffers<Kind> b = buffers<Kind>(model, step, memory);
     Computation<Kind> computation(model, step, b, counters);
 #pragma omp parallel num_threads(step.threads)
     computation.run();
@@ -406,8 +500,8 @@ int caslon_is_supported() {
 int64_t caslon_scratch_bytes(const Model* model, const Step* step) {
     Memory memory{nullptr};
     memory.take(model->layers * sizeof(std::atomic<int>));
-    if (model->kind) buffers<Bfloat16>(*model, step->tokens, step->outputs, longest_of(*step), step->threads, memory);
-    else buffers<Float32>(*model, step->tokens, step->outputs, longest_of(*step), step->threads, memory);
+    if (model->kind) buffers<Bfloat16>(*model, *step, memory);
+    else buffers<Float32>(*model, *step, memory);
     return memory.used;
 }
 
