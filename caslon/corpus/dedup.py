@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from caslon.corpus.part_hashes import Hashes
 from caslon.corpus.settings import NearDuplicateSettings
-from caslon.corpus.text_words import Hashes, hashes_of, text_words
+from caslon.corpus.text_words import hashes_of, text_words
 
 BEYOND_ASCII = re.compile(r"[^\w\x00-\x7f]+")  # and no letter or digit
 ASCII_MARKS = bytes(code for code in range(0x80) if not chr(code).isalnum())

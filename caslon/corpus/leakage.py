@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from caslon.corpus.dedup import BEYOND_ASCII, distinct, stand_in
+from caslon.corpus.part_hashes import part_hashes
 from caslon.corpus.shards import SPLITS, rows_of_file, shard_paths
 from caslon.corpus.workers import Workers
 from caslon.errors import CaslonError
@@ -30,8 +31,6 @@ HELD_OUT_SEGMENTS = 20_000  # more are not looked at one by one
 SPACE = ord(" ")
 MARKS_TO_SPACES = bytes(SPACE if code < 0x80 and not re.match(r"\w", chr(code)) else code for code in range(256))
 WORD_BEGINS = np.uint64(256)
-BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
-INVERSE_OF_BASE = pow(BASE, -1, 1 << 64)
 
 Hashes = NDArray[np.uint64]
 RowGroup = tuple[Path, int]
@@ -136,27 +135,13 @@ def _last_words(letters: Hashes) -> Hashes:
 
 
 def _runs(letters: Hashes) -> Hashes:
-    """Return a hash of each run of 13 words, in order: a polynomial of its letters modulo 2^64, as a difference of two sums."""
+    """Return a hash of each run of 13 words, in order."""
     starts = np.flatnonzero(letters >= WORD_BEGINS)
     if len(starts) < RUN_WORDS:
         return np.zeros(0, np.uint64)
     ends = np.append(starts[RUN_WORDS:], len(letters))
     starts = starts[: len(ends)]
-    before = np.zeros(len(letters) + 1, dtype=np.uint64)
-    np.cumsum(letters * _powers(BASE, len(letters)), out=before[1:])
-    runs: Hashes = (before[ends] - before[starts]) * _powers(INVERSE_OF_BASE, len(letters))[starts]
-    return runs
-
-
-def _powers(base: int, count: int) -> Hashes:
-    return _powers_up_to(base, 1 << max(count.bit_length(), 10))[:count]
-
-
-@lru_cache(maxsize=2)
-def _powers_up_to(base: int, count: int) -> Hashes:
-    powers = np.full(count, base, dtype=np.uint64)
-    powers[0] = 1
-    return np.cumprod(powers)
+    return part_hashes(letters, starts, ends)
 
 
 def _row_groups(folder: Path, split: str) -> Iterator[RowGroup]:

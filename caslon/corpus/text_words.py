@@ -7,14 +7,13 @@ white space divides; the numbers of a text stay in memory until another text com
 
 import re
 from array import array
+from collections.abc import Iterator
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate, chain
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
+from caslon.corpus.part_hashes import Hashes, Numbers, part_hashes
 
 MEANINGFUL_WORD = re.compile(r"[\W_]*+([^\W\d_]++(?:['’‘\-‑∣¦|][^\W\d_]++)*+)[\W_]*+")
 # A word of these has neither symbols nor digits, but for a row of full stops or a run of marks.
@@ -35,6 +34,12 @@ CAPITALS = re.compile("[A-Z]{5}")
 ENDS = ",;:.!?"  # of words, one of which tells nothing about a word of letters
 STEMS_OF_TWO_WORDS = (("be", ("had",)), ("has", ("also",)), ("church", ("yard", "-yard")))
 CACHED_WORDS = 400_000
+SPACE = ord(" ")
+BLANKS_BEYOND_ASCII = re.compile(r"[^\S\x00-\x7f]")
+BLANKS_TO_SPACES = bytes(SPACE if code < 0x80 and chr(code).isspace() else code for code in range(256))
+PART_BYTES = 1 << 20
+TABLE_BITS = 20
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads hashes over all bits
 
 # The integer of a word: flags, then 12 bits for the number of stems, then the number of symbols.
 MEANINGFUL, SHELL, DIGITS, RUN = 1, 2, 4, 8
@@ -70,7 +75,7 @@ def _fact(word: str) -> int:
     return fact | min(len(STEMS.findall(lowered)), MOST_STEMS) << STEM_COUNT
 
 
-class _Vocabulary(dict[str, int]):
+class _Vocabulary:
     """The words that were seen, each with its number; what is known of them stands in arrays, in the order of the numbers."""
 
     def __init__(self) -> None:
@@ -78,19 +83,40 @@ class _Vocabulary(dict[str, int]):
         self._facts, self._lengths = array("q"), array("q")
         self._hashes = array("Q")  # of the bare words in all words: "and/or" holds two
         self._first_hash, self._hash_count = array("q"), array("q")
+        self._number_of: dict[int, int] = {}  # by the hash of a word
+        self._keys = np.zeros(1 << TABLE_BITS, dtype=np.uint64)  # hashes seen last, each at the place that it names ...
+        self._numbers = np.zeros(1 << TABLE_BITS, dtype=np.int64)  # ... and their numbers: quicker than the dictionary
 
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self._words)
-        self._words.append(word)
-        self._facts.append(_fact(word))
-        self._lengths.append(len(word))
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def ids(self, text: bytes, starts: Numbers, ends: Numbers, keys: Hashes) -> Numbers:
+        """Return the numbers of words, given where they stand in a text and their hashes."""
+        places = (keys * MULTIPLIER) >> np.uint64(64 - TABLE_BITS)
+        ids: Numbers = self._numbers[places]
+        unknown = np.flatnonzero(self._keys[places] != keys)
+        found = zip(keys[unknown].tolist(), starts[unknown].tolist(), ends[unknown].tolist(), strict=True)
+        ids[unknown] = [self._number(key, text, start, end) for key, start, end in found]
+        self._keys[places[unknown]], self._numbers[places[unknown]] = keys[unknown], ids[unknown]
+        return ids
+
+    def _number(self, key: int, text: bytes, start: int, end: int) -> int:
+        number = self._number_of.get(key)
+        if number is None:
+            number = self._number_of[key] = len(self._words)
+            word = text[start:end].decode("utf-8", "surrogatepass")
+            self._words.append(word)
+            self._facts.append(_fact(word))
+            self._lengths.append(len(word))
         return number
 
     def facts(self, ids: Numbers) -> Numbers:
-        return np.frombuffer(self._facts, dtype=np.int64)[ids]
+        facts: Numbers = np.frombuffer(self._facts, dtype=np.int64)[ids]
+        return facts
 
     def lengths(self, ids: Numbers) -> Numbers:
-        return np.frombuffer(self._lengths, dtype=np.int64)[ids]
+        lengths: Numbers = np.frombuffer(self._lengths, dtype=np.int64)[ids]
+        return lengths
 
     def hashes(self, ids: Numbers) -> Hashes:
         """Return the hashes of what `words_of` finds in words, one word after another."""
@@ -127,6 +153,21 @@ def hashes_of(words: list[str]) -> Hashes:
     return np.array(rensa.RMinHash.hash_token_sets([words])[0], dtype=np.uint64)
 
 
+def _parts(text: str) -> Iterator[tuple[bytes, Numbers, Numbers, Hashes]]:
+    """Yield a text in parts of about a megabyte, with the starts, ends and hashes of the words in each."""
+    spaced = text if text.isascii() else BLANKS_BEYOND_ASCII.sub(" ", text)
+    whole = spaced.encode("utf-8", "surrogatepass").translate(BLANKS_TO_SPACES) + b" "
+    start = 0
+    while start < len(whole):
+        end = whole.find(b" ", start + PART_BYTES) + 1 or len(whole)
+        part = whole[start:end]
+        values = np.frombuffer(part, dtype=np.uint8)
+        in_word = np.concatenate(([False], values != SPACE))
+        starts, ends = np.flatnonzero(in_word[1:] > in_word[:-1]), np.flatnonzero(in_word[1:] < in_word[:-1])
+        yield part, starts, ends, part_hashes(values + np.uint64(1), starts, ends)
+        start = end
+
+
 @lru_cache(maxsize=1)
 def text_words(text: str) -> "TextWords":
     """Return the words of a text; those of the text before are forgotten."""
@@ -141,11 +182,10 @@ class TextWords:
             _vocabulary.cache_clear()
         self._vocabulary = _vocabulary()
         self.text = text
-        self.words = text.split()
-        self.ids = np.fromiter(map(self._vocabulary.__getitem__, self.words), dtype=np.int64, count=len(self.words))
+        self.ids = np.concatenate([self._vocabulary.ids(*part) for part in _parts(text)])
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.ids)
 
     @cached_property
     def facts(self) -> Numbers:
@@ -173,7 +213,7 @@ class TextWords:
     @property
     def meaningful_ratio(self) -> float:
         """The share of meaningful words; 0 for a text without words."""
-        return float((self.facts & MEANINGFUL).sum() / len(self)) if self.words else 0.0
+        return float((self.facts & MEANINGFUL).sum() / len(self)) if len(self) else 0.0
 
     @property
     def symbols(self) -> int:
@@ -190,7 +230,7 @@ class TextWords:
     @property
     def top_3gram_share(self) -> float:
         """The share of characters that the most frequent run of three words makes up, when it occurs more than once."""
-        if len(self.words) < 4:
+        if len(self) < 4:
             return 0.0
         runs = self._runs_of_three()
         ordered = np.sort(runs)
@@ -201,7 +241,7 @@ class TextWords:
             return 0.0
         top = ordered[starts[times == most]]
         place = int((runs == top[0]).argmax() if len(top) == 1 else np.isin(runs, top).argmax())
-        return min(1.0, most * sum(map(len, self.words[place : place + 3])) / len(self.text))
+        return min(1.0, most * int(self.lengths[place : place + 3].sum()) / len(self.text))
 
     def _runs_of_three(self) -> Numbers:
         """Return one number for each run of three words; equal runs have equal ones."""
@@ -209,4 +249,5 @@ class TextWords:
         pairs = ids[:-1] * size + ids[1:]
         if size >= 1 << 21:  # three such numbers do not fit 63 bits
             pairs = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
-        return pairs[:-1] * size + ids[2:]
+        runs: Numbers = pairs[:-1] * size + ids[2:]
+        return runs
