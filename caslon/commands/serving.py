@@ -10,7 +10,7 @@ import typer
 
 from caslon.commands.models import Device, NumberFormat, Weights
 from caslon.commands.output import JsonOption, figure, group, print_json, print_table, say
-from caslon.errors import UserError
+from caslon.errors import CaslonError, UserError
 
 if TYPE_CHECKING:
     from caslon.server.keys import Key, KeyStore
@@ -26,7 +26,10 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="a model, stage or run folder", metavar="MODEL")] = "",
+    model: Annotated[
+        str,
+        typer.Argument(help="a model, stage or run folder; the word reload replaces running replicas", metavar="MODEL"),
+    ] = "",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
     name: Annotated[str | None, typer.Option(help="the name clients ask for")] = None,
@@ -60,6 +63,7 @@ def serve(
     dtype: NumberFormat = "auto",
     device: Device = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="processes behind the one port, without the page")] = 1,
     simulate: Annotated[
         str | None, typer.Option(help="no model: answer with the times of a published row (MODEL/8x/PROFILE)")
     ] = None,
@@ -69,6 +73,9 @@ def serve(
     ] = [],  # noqa: B006  typer copies it
 ) -> None:
     """Serve a model behind an OpenAI-compatible API, with a web page, until Ctrl-C."""
+    if model == "reload":
+        _reload(state)
+        return
     if not model and not simulate:
         raise UserError("no model to serve", fix="give a model folder: caslon serve runs/NAME/STAGE/model")
     from caslon.engine.settings import EngineSettings
@@ -96,6 +103,11 @@ def serve(
     engine_settings = checked(
         EngineSettings, max_running=max_running, threads=threads, weights=weights, dtype=dtype, device=device
     )
+    if replicas > 1:
+        from caslon.server.supervise import serve_replicas
+
+        serve_replicas(folder, settings, engine_settings, replicas, on_ready=lambda ready: _say_ready(ready, False))
+        return
     serve_folder(folder, settings, engine_settings, on_ready=lambda ready: _say_ready(ready, page))
 
 
@@ -241,6 +253,18 @@ def verify(
         print_json({"lines": found.lines, "head": f"{found.lines}:{found.digest}"})
         return
     say(f"{found.lines:,} lines, each follows the one before it\nhead {found.lines}:{found.digest}")
+
+
+def _reload(state: Path | None) -> None:
+    if state is None:
+        raise UserError("which service?", where="reload", fix="caslon serve reload --state DIR")
+    from caslon.server.supervise import reload
+
+    found = reload(state)
+    if found["rolled_back"]:
+        raise CaslonError(f"{found['reloaded']} of {found['of']} replicas were replaced, the others go on as they were: "
+                          f"{found['reason']}")  # fmt: skip
+    say(f"{found['reloaded']} replicas were replaced")
 
 
 def _store(state: Path) -> "KeyStore":

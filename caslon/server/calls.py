@@ -31,6 +31,7 @@ class Call:
     began: float = field(default_factory=time.time)  # seconds since 1970
     received: float = field(default_factory=time.perf_counter)
     answers: list["Answer"] = field(default_factory=list)
+    read_tokens: int = 0  # of texts that were read and got no answer, as for embeddings
     status: int = 0
     closed: bool = False
     _all_ended: "Future[None] | None" = None
@@ -72,7 +73,7 @@ class Call:
 
     def tokens(self) -> tuple[int, int]:
         """Return prompt and completion tokens; a prompt counts once however many answers it got."""
-        prompt = sum(answer.counted_prompt_tokens for answer in self.answers)
+        prompt = self.read_tokens + sum(answer.counted_prompt_tokens for answer in self.answers)
         return prompt, sum(answer.tokens for answer in self.answers)
 
     def parameters(self) -> dict[str, Any]:

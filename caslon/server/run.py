@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 import caslon
 from caslon.engine.engine import Engine
@@ -54,28 +55,45 @@ def serve(
 
     `UserError`, before weights are read, for a bad folder, a port in use, or a host open to the network without a key.
     """
-    began = time.perf_counter()
     settings = settings or ServerSettings()
     check_exposure(settings)
     model = ModelFolder.open(folder)
     # Requests that come while the weights are read wait in the socket's backlog.
     with listening_socket(settings.host, settings.port) as listener:
-        engine = Engine.load(model.path, engine_settings or EngineSettings())
-        try:
-            name = settings.model_name or model_name_of(model.path)
-            app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
-            ready = Ready(
-                url_of(listener),
-                name,
-                engine.model_context,
-                app.state.service.admission.keys is not None,
-                time.perf_counter() - began,
-            )
-            server = DrainingServer(app, settings)
-            server.on_started = lambda: on_ready(ready) if on_ready else None
-            server.run(sockets=[listener])
-        finally:
-            engine.close()
+        serve_on(listener, model, settings, engine_settings or EngineSettings(), on_ready=on_ready)
+
+
+def serve_on(
+    listener: socket.socket,
+    model: ModelFolder,
+    settings: ServerSettings,
+    engine_settings: EngineSettings,
+    *,
+    on_ready: Callable[[Ready], None] | None = None,
+    behind_proxy: bool = False,
+) -> None:
+    """Serve a model on a socket that listens already, as `serve` does. `behind_proxy` believes what the caller says of whom
+    it speaks for; only for a socket that nobody else can reach.
+    """
+    began = time.perf_counter()
+    engine = Engine.load(model.path, engine_settings)
+    try:
+        name = settings.model_name or model_name_of(model.path)
+        app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
+        service: Service = app.state.service
+        service.metrics.start_seconds.set(time.perf_counter() - began)
+        ready = Ready(
+            url_of(listener),
+            name,
+            engine.model_context,
+            service.admission.keys is not None,
+            time.perf_counter() - began,
+        )
+        server = DrainingServer(app, settings, service, behind_proxy=behind_proxy)
+        server.on_started = lambda: on_ready(ready) if on_ready else None
+        server.run(sockets=[listener])
+    finally:
+        engine.close()
     if server.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
 
@@ -87,7 +105,8 @@ def running_server(
     """Serve an engine on a free loopback port from a thread while the block runs; gives the server's URL."""
     settings = (settings or ServerSettings(page=False)).model_copy(update={"host": LOOPBACK, "port": 0})
     with listening_socket(LOOPBACK, 0) as listener:
-        server = DrainingServer(create_app(engine, model_name, settings, fingerprint=fingerprint), settings)
+        app = create_app(engine, model_name, settings, fingerprint=fingerprint)
+        server = DrainingServer(app, settings, app.state.service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         url = url_of(listener)
         thread.start()
@@ -123,6 +142,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Return the address a client uses."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound to
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -141,10 +162,20 @@ def fingerprint_of(model: ModelFolder) -> str:
     return "fp_" + hashlib.sha256(f"{model.digest()} {caslon.__version__}".encode()).hexdigest()[:16]
 
 
+class Served(Protocol):
+    """What a server can stop."""
+
+    def drain(self) -> None:
+        """Take no new requests any more."""
+
+    def interrupt(self) -> None:
+        """Break off what runs."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn that refuses new work at SIGTERM, lets running answers end, breaks off the rest in time, and exits 0."""
 
-    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, served: Served, *, behind_proxy: bool = False) -> None:
         drain = settings.drain_timeout_seconds
         config = uvicorn.Config(
             app,
@@ -155,9 +186,11 @@ class DrainingServer(uvicorn.Server):
             # Answers are broken off after the drain time; uvicorn's own axe falls later.
             timeout_graceful_shutdown=int(drain) + 10,
             ws="none",
+            proxy_headers=behind_proxy,
+            forwarded_allow_ips="*" if behind_proxy else "",
         )
         super().__init__(config)
-        self.service: Service = app.state.service
+        self.served = served
         self.drain_timeout_seconds = drain
         self.stopped_by: int | None = None
         self.on_started: Callable[[], None] = lambda: None
@@ -171,14 +204,14 @@ class DrainingServer(uvicorn.Server):
     def stop(self) -> None:
         """Refuse new requests and end when the running ones have; a second call ends now."""
         self.force_exit = self.should_exit
-        self.service.queue.draining = True
+        self.served.drain()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for running answers, but not longer than the drain time."""
         if self.force_exit:
-            self.service.interrupt()
-        axe = asyncio.get_running_loop().call_later(self.drain_timeout_seconds, self.service.interrupt)
+            self.served.interrupt()
+        axe = asyncio.get_running_loop().call_later(self.drain_timeout_seconds, self.served.interrupt)
         try:
             await super().shutdown(sockets)
         finally:

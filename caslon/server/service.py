@@ -269,6 +269,17 @@ class Service:
         self._start_next()
         return answers
 
+    def read(self, tokens: int) -> None:
+        """Charge the caller for texts that are read and get no answer, as for embeddings; `Refused` (429) over a limit."""
+        if self.call is not None:
+            self.admission.reserve(self.call, tokens)
+            self.call.read_tokens += tokens
+        self.metrics.prompt_tokens.inc(tokens)
+
+    def drain(self) -> None:
+        """Take no new requests any more."""
+        self.queue.draining = True
+
     @property
     def is_stuck(self) -> bool:
         """Whether the engine has had work for a minute and took no step of it."""

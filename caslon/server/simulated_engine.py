@@ -288,6 +288,6 @@ def serve_simulated(
             app.state.service.admission.keys is not None,
             time.perf_counter() - began,
         )
-        server = DrainingServer(app, settings)
+        server = DrainingServer(app, settings, app.state.service)
         server.on_started = lambda: on_ready(ready)
         server.run(sockets=[listener])
