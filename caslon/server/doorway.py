@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import logging
+import threading
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -11,33 +11,39 @@ from starlette.types import Receive, Scope, Send
 
 from caslon.server.errors import SERVER_ERROR, Refused
 from caslon.server.guard import refuse
-
-log = logging.getLogger("caslon.server")
+from caslon.server.service import Service
 
 LIVE_PATHS = ("/health", "/health/live")
 
 
 class Doorway:
-    """An ASGI application that becomes the one `load` returns. `failed` gets what `load` raises; nothing is answered then."""
+    """An ASGI application that becomes the one `load` returns; then, or with what `load` raised, `opened` is called."""
 
-    def __init__(self, load: Callable[[], FastAPI], failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, load: Callable[[], FastAPI], opened: Callable[[BaseException | None], None]) -> None:
         self._load = load
-        self._failed = failed
+        self._opened = opened
         self._app: FastAPI | None = None
         self._open = asyncio.Event()
         self._draining = False
         self._inner = contextlib.AsyncExitStack()
 
+    @property
+    def service(self) -> Service:
+        """The service behind the door, when it is open."""
+        assert self._app is not None
+        service: Service = self._app.state.service
+        return service
+
     def drain(self) -> None:
         """Take no new requests any more."""
         self._draining = True
         if self._app is not None:
-            self._app.state.service.drain()
+            self.service.drain()
 
     def interrupt(self) -> None:
         """Break off what runs."""
         if self._app is not None:
-            self._app.state.service.interrupt()
+            self.service.interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or see the application through its life."""
@@ -49,7 +55,9 @@ class Doorway:
             return
         if self._app is None and scope["path"] == "/health/ready":
             state = "draining" if self._draining else "loading"
-            refused = Refused(503, f"the server is {state}", code=state, kind=SERVER_ERROR, headers={"retry-after": "1"})
+            refused = Refused(
+                503, f"the server is {state}", code=state, kind=SERVER_ERROR, headers={"retry-after": "1"}
+            )
             await refuse(refused, scope, receive, send)
             return
         await self._open.wait()
@@ -61,18 +69,36 @@ class Doorway:
         opening = asyncio.create_task(self._become())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if not opening.done():
-            opening.cancel()
+        opening.cancel()
         await self._inner.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _become(self) -> None:
         try:
-            app = await asyncio.to_thread(self._load)
+            app = await self._loaded()
             await self._inner.enter_async_context(app.router.lifespan_context(app))
-            self._app = app
-            if self._draining:
-                app.state.service.drain()
-        except BaseException as error:
-            self._failed(error)
+        except Exception as error:
+            self._open.set()
+            self._opened(error)
+            return
+        self._app = app
+        if self._draining:
+            self.drain()
         self._open.set()
+        self._opened(None)
+
+    async def _loaded(self) -> FastAPI:
+        """Load in a thread that does not keep a process alive which is told to stop meanwhile."""
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[FastAPI] = loop.create_future()
+
+        def load() -> None:
+            try:
+                app = self._load()
+            except Exception as error:
+                loop.call_soon_threadsafe(loaded.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(loaded.set_result, app)
+
+        threading.Thread(target=load, name="loading", daemon=True).start()
+        return await loaded

@@ -14,15 +14,18 @@ from types import FrameType
 from typing import Protocol
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import caslon
 from caslon.engine.engine import Engine
+from caslon.engine.request import SamplingParams
 from caslon.engine.settings import EngineSettings
 from caslon.errors import CaslonError, UserError
 from caslon.model.folder import ModelFolder
 from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
+from caslon.server.doorway import Doorway
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 
@@ -42,6 +45,20 @@ class Ready:
     context_tokens: int
     with_key: bool
     seconds: float
+    dtype: str
+    kv_blocks: int
+    longest_at_once: int  # answers that fill the context and still fit into the cache together
+
+    @staticmethod
+    def of(service: Service, url: str, seconds: float) -> "Ready":
+        """Return what there is to tell of a service."""
+        engine, blocks = service.engine, service.engine.stats().blocks_total
+        blocks_each = -(-engine.model_context // engine.settings.block_tokens)
+        with_key = service.admission.keys is not None
+        dtype = engine.description["dtype"]
+        return Ready(
+            url, service.model_name, engine.model_context, with_key, seconds, dtype, blocks, blocks // blocks_each
+        )
 
 
 def serve(
@@ -58,7 +75,6 @@ def serve(
     settings = settings or ServerSettings()
     check_exposure(settings)
     model = ModelFolder.open(folder)
-    # Requests that come while the weights are read wait in the socket's backlog.
     with listening_socket(settings.host, settings.port) as listener:
         serve_on(listener, model, settings, engine_settings or EngineSettings(), on_ready=on_ready)
 
@@ -76,26 +92,42 @@ def serve_on(
     it speaks for; only for a socket that nobody else can reach.
     """
     began = time.perf_counter()
-    engine = Engine.load(model.path, engine_settings)
-    try:
+    engines: list[Engine] = []
+    failures: list[BaseException] = []
+
+    def load() -> FastAPI:
+        engine = Engine.load(model.path, engine_settings)
+        engines.append(engine)
+        _warm_up(engine)
         name = settings.model_name or model_name_of(model.path)
         app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
-        service: Service = app.state.service
-        service.metrics.start_seconds.set(time.perf_counter() - began)
-        ready = Ready(
-            url_of(listener),
-            name,
-            engine.model_context,
-            service.admission.keys is not None,
-            time.perf_counter() - began,
-        )
-        server = DrainingServer(app, settings, service, behind_proxy=behind_proxy)
-        server.on_started = lambda: on_ready(ready) if on_ready else None
+        app.state.service.metrics.start_seconds.set(time.perf_counter() - began)
+        return app
+
+    def opened(failure: BaseException | None) -> None:
+        if failure is not None:
+            failures.append(failure)
+            server.should_exit = True
+        elif on_ready is not None:
+            on_ready(Ready.of(doorway.service, url_of(listener), time.perf_counter() - began))
+
+    doorway = Doorway(load, opened)
+    server = DrainingServer(doorway, settings, doorway, behind_proxy=behind_proxy)
+    try:
         server.run(sockets=[listener])
     finally:
-        engine.close()
+        for engine in engines:
+            engine.close()
+    if failures:
+        raise failures[0]
     if server.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
+
+
+def _warm_up(engine: Engine) -> None:
+    """Read one prompt and write two tokens, so that the first request pays for nothing that is done only once."""
+    params = SamplingParams(max_tokens=min(2, engine.model_context - 1), temperature=0, ignore_eos=True)
+    engine.generate([[engine.tokenizer.end_of_text_id]], params)
 
 
 @contextlib.contextmanager
