@@ -80,7 +80,8 @@ async def stream_lateness(port: int, pieces: int) -> list[float] | None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sent = time.perf_counter()
     writer.write(request_bytes(pieces, stream=True))
-    late, texts = [], []
+    late: list[float] = []
+    texts: list[str] = []
     async for line in reader:
         if line.startswith(b"data: {"):
             choice = json.loads(line[6:])["choices"][0]
