@@ -14,6 +14,7 @@ COMPLETED = "completed"
 FALLBACK = "completed on fallback shape"
 UNRELIABLE = "blocked or unreliable"
 SINGLE = "single-shape only"
+LOADED = CONTRACT[1]
 STATUSES = (COMPLETED, FALLBACK, UNRELIABLE, SINGLE)
 SET_UP = (
     "source", "model", "served_model_name", "engine", "engine_version", "image", "dtype", "quantization", "tp", "pp", "dp",
@@ -130,11 +131,15 @@ def status_of(lane: Lane, lanes: Sequence[Lane]) -> str:
 
 
 def scaling_pairs(lanes: Sequence[Lane]) -> Iterator[tuple[Lane, Lane]]:
-    """Yield the lanes of one model on fewer and on more devices, next to each other in size, that can be told apart."""
-    by_model: dict[str, list[Lane]] = {}
-    for lane in lanes:
+    """Yield the lanes of one model on fewer and on more devices, sizes next to each other; of one size the fastest under load."""
+    by_model: dict[str, dict[int, Lane]] = {}
+    for lane in sorted(lanes, key=_loaded_throughput):
         if lane.devices is not None:
-            by_model.setdefault(lane.model, []).append(lane)
-    for group in by_model.values():
-        ordered = sorted(group, key=lambda lane: lane.devices or 0)
-        yield from ((small, large) for small, large in pairwise(ordered) if small.devices != large.devices)
+            by_model.setdefault(lane.model, {})[lane.devices] = lane
+    for model in dict.fromkeys(lane.model for lane in lanes):
+        yield from pairwise(lane for _, lane in sorted(by_model.get(model, {}).items()))
+
+
+def _loaded_throughput(lane: Lane) -> float:
+    throughput: float = lane.by_profile[LOADED.name].data["output_throughput"]
+    return throughput

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from caslon.bench.gate import SIMULATION
 from caslon.bench.simulation import Simulation
 
 VOCAB_SIZE = 32_000
@@ -39,7 +40,7 @@ class SimulatedService(httpx.AsyncBaseTransport):
         if path == "/version":
             return httpx.Response(200, json={"version": "simulated", "dtype": "none", "device": "none"})
         if path == "/v1/models":
-            card = {"id": self.model, "owned_by": "simulation", "vocab_size": VOCAB_SIZE}
+            card = {"id": self.model, "owned_by": SIMULATION, "vocab_size": VOCAB_SIZE}
             return httpx.Response(200, json={"object": "list", "data": [card]})
         return httpx.Response(404, json={"error": {"message": f"there is no {path} here"}})
 

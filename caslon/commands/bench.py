@@ -7,12 +7,12 @@ import typer
 
 from caslon.commands.output import JsonOption, group, print_json, print_table, say, tell
 
-app = group(no_args_is_help=True, help="Measure what options are worth on this machine.")
+app = group(no_args_is_help=True, help="Measure services, engines and what options are worth.")
 
 
 @app.callback()
 def _measure() -> None:
-    """Measure what options are worth on this machine."""
+    """Measure services, engines and what options are worth."""
 
 
 @app.command()

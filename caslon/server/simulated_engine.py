@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from caslon.bench.gate import SIMULATION
 from caslon.bench.simulation import WORDS, Simulation
 from caslon.engine.answer import OnPiece
 from caslon.engine.engine import Engine, EngineStats
@@ -104,7 +105,7 @@ class SimulatedEngine:
         self.end_ids = frozenset(self.tokenizer.stop_ids)
         self.settings = EngineSettings(max_running=MAX_RUNNING, max_step_tokens=2 * MAX_RUNNING)
         self.model_context = self.largest_request_tokens = CONTEXT_TOKENS
-        self.description = {"dtype": "none", "device": "none", "quantization": "none"}
+        self.description = {"engine": SIMULATION, "dtype": "none", "device": "none", "quantization": "none"}
         self._numbers = itertools.count(1)
         self._due: list[tuple[float, int, SimulatedHandle]] = []
         self._running: set[SimulatedHandle] = set()

@@ -74,6 +74,7 @@ def test_a_whole_matrix_is_comparable(whole: Path) -> None:
         (lambda data: data.update(total_output_tokens=51_199), "total_output_tokens is 51199, its traces say 51200"),
         (lambda data: data.update(total_output_tokens=51_199), "the service counted 51200"),
         (lambda data: data["run_metadata"].update(dtype=None, hardware=None), "not known: dtype, hardware"),
+        (lambda data: data["run_metadata"].update(engine="simulation"), "answers of a simulated engine"),
         (lambda data: data["run_metadata"].update(num_prompts=100), "serve-1024x256-c16: not measured"),
     ],
 )
