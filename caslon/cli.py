@@ -21,6 +21,7 @@ from caslon.commands import (
     corpus_collect,
     corpus_inspect,
     corpus_sources,
+    deploy,
     ladder,
     model_files,
     models,
@@ -64,6 +65,7 @@ corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)
 corpus.app.add_typer(corpus_sources.app, name="sources")
 corpus.app.add_typer(corpus_chat.app, name="chat")
+app.add_typer(deploy.app, name="deploy")
 app.add_typer(ladder.app, name="ladder")
 TOKENIZER_TOPICS = (tokenizer, tokenizer_use, tokenizer_compare)  # each adds its commands to one group
 app.add_typer(TOKENIZER_TOPICS[0].app, name="tokenizer")

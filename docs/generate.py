@@ -85,6 +85,7 @@ def rooms() -> list[Path]:
         "server",
         "ui",
         "bench",
+        "deploy",
         "observe",
         "report",
     ]

@@ -7,7 +7,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -25,7 +25,7 @@ class Service:
     url: str
     model: str
     vocab_size: int
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     transport: httpx.AsyncBaseTransport | None = None
 
     def connected(self, concurrency: int) -> httpx.AsyncClient:

@@ -18,7 +18,7 @@ from caslon.bench.load import LoadRun, Service, run_load
 from caslon.bench.profiles import Profile
 from caslon.bench.results import SUFFIX, Result, write_result
 from caslon.bench.traces import write_traces
-from caslon.errors import CaslonError
+from caslon.errors import CaslonError, UserError
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,20 @@ class Plan:
     seed: int = 0
     warmup: int = 1
     with_gaps: bool = False
+
+    def path_of(self, profile: Profile) -> Path:
+        """Return where the result of a load goes."""
+        return self.folder / self.tag / f"{profile.name}{SUFFIX}"
+
+    def check_new(self, profiles: Sequence[Profile]) -> None:
+        """Raise `UserError` where a result would be written over."""
+        for profile in profiles:
+            if self.path_of(profile).exists():
+                raise UserError(
+                    "there is a result of this load and tag already",
+                    where=str(self.path_of(profile)),
+                    fix="give this run another name: --tag NAME",
+                )
 
 
 async def measure_matrix(plan: Plan, profiles: Sequence[Profile], told: Callable[[Result], None]) -> list[Result]:
@@ -53,8 +67,7 @@ async def measure(plan: Plan, profile: Profile) -> tuple[Result, list[str]]:
     run = await run_load(plan.service, profile, seed=plan.seed, warmup=plan.warmup)
     reasons = reasons_against(run.exchanges, profile.output_tokens)
     metadata = _metadata(plan, run, reasons)
-    path = plan.folder / plan.tag / f"{profile.name}{SUFFIX}"
-    result = write_result(path, figures_of(run, with_gaps=plan.with_gaps), metadata)
+    result = write_result(plan.path_of(profile), figures_of(run, with_gaps=plan.with_gaps), metadata)
     traces = result.traces_path
     assert traces is not None
     write_traces(traces, run, metadata)

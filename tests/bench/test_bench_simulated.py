@@ -16,7 +16,7 @@ from caslon.bench.results import Result, read_result
 from caslon.bench.simulated_service import VOCAB_SIZE, SimulatedService
 from caslon.bench.simulation import Fault, Simulation, simulation_of
 from caslon.bench.virtual_clock import run_virtually
-from caslon.errors import CaslonError
+from caslon.errors import CaslonError, UserError
 
 SMALL = profile_named("serve-16x8-c4-n10")
 
@@ -123,3 +123,15 @@ def test_result_files_are_sorted_json_that_reads_back(tmp_path: Path) -> None:
     assert law_holds(1.0, 1)
     assert not law_holds(1.006, 1)
     assert not law_holds(0.96, 16)
+
+
+def test_a_result_is_never_written_over(tmp_path: Path) -> None:
+    plan = plan_for(Simulation(0.1, 0.01), tmp_path)
+    plan.check_new([SMALL])
+    run_virtually(measure(plan, SMALL))
+    with pytest.raises(UserError, match="of this load and tag already"):
+        plan.check_new([SMALL])
+
+
+def test_a_key_is_in_no_description_of_a_service() -> None:
+    assert "sk-secret" not in repr(Service("http://127.0.0.1", "m", 9, "sk-secret"))
