@@ -157,6 +157,7 @@ class AnswerClock:
             self.metrics.between_tokens.observe((now - self.last_token) / len(piece.ids))
         self.last_token = now
         self.tokens += len(piece.ids)
+        self.metrics.generation_tokens.inc(len(piece.ids))  # as they come: a dashboard shows whether work goes on
 
     def end(self, finish_reason: str, counted_prompt_tokens: int) -> None:
         """Note the end, whatever the reason. A prompt with several answers counts with the first of them."""
@@ -164,7 +165,6 @@ class AnswerClock:
         self.metrics.whole.observe(self.ended - self.received)
         self.metrics.ended(finish_reason)
         self.metrics.prompt_tokens.inc(counted_prompt_tokens)
-        self.metrics.generation_tokens.inc(self.tokens)
         self.metrics.prompt_sizes.observe(self.prompt_tokens)
         self.metrics.answer_sizes.observe(self.tokens)
 

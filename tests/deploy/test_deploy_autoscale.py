@@ -53,7 +53,7 @@ def test_many_replicas_go_by_tenths() -> None:
     assert scaler.replicas(0, 100, 0) == 90
     assert scaler.replicas(30, 90, 0) == 90
     assert scaler.replicas(60, 90, 0) == 89  # the one a minute
-    assert scaler.replicas(300, 89, 0) == 80
+    assert scaler.replicas(300, 89, 0) == 81  # a tenth of 90, less the one
 
 
 def burst() -> list[float]:
