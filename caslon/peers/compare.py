@@ -1,7 +1,8 @@
 """Programs side by side on the same loads: rounds in turns, so that a busy moment of the machine meets all of them.
 
 A program that fails is in the table with its reason, and the others go on. Answers are compared too: a fast program that
-writes other tokens has not done the same work.
+writes other tokens has not done the same work. The option `python` names the interpreter of a program that
+has an environment of its own.
 """
 
 import contextlib
@@ -10,19 +11,18 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import caslon
 from caslon.peers.loads import Load
 from caslon.peers.peer import Ids, Setting, Spec
 
-QUIET = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}  # waiting, spin on no core
+QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 class PeerFailed(Exception):
@@ -51,16 +51,19 @@ class Worker:
     """A program in its own process."""
 
     def __init__(self, spec: Spec, setting: Setting) -> None:
-        given = json.dumps({**asdict(setting), "folder": str(setting.folder), "options": dict(spec.options)})
+        options = dict(spec.options)
+        python = options.pop("python", sys.executable)
+        given = json.dumps({**asdict(setting), "folder": str(setting.folder), "options": options})
         threads = {"OMP_NUM_THREADS": str(setting.threads), "MKL_NUM_THREADS": str(setting.threads)}
         self.measured = Measured(spec.text)
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker; a pipe would need a reader
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "caslon.peers.worker", spec.name, given],
+            [python, "-m", "caslon.peers.worker", spec.name, given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._words,
             text=True,
-            env={**os.environ, **QUIET, **threads},
+            env={**os.environ, **QUIET, **threads, "PYTHONPATH": str(Path(caslon.__file__).parents[1])},
         )
         ready = self._answer()
         self.measured.version, self.measured.dtype = ready["version"], ready["dtype"]
@@ -85,13 +88,16 @@ class Worker:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+        self._words.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, words = self._process.communicate()
-            raise PeerFailed(words.strip().splitlines()[-1] if words.strip() else "it ended without a word")
+            self._process.wait()
+            self._words.seek(0)
+            words = self._words.read().strip()
+            raise PeerFailed(words.splitlines()[-1] if words else "it ended without a word")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -39,14 +39,18 @@ PEERS: Mapping[str, str] = MappingProxyType(  # name: the class that loads it
     {
         "caslon": "caslon.peers.caslon_engine:CaslonEngine",
         "transformers": "caslon.peers.transformers_generate:TransformersGenerate",
+        "llama.cpp": "caslon.peers.llama_cpp_batches:LlamaCppBatches",
+        "vllm": "caslon.peers.vllm_offline:VllmOffline",
     }
 )
-LIBRARIES: Mapping[str, str] = MappingProxyType({"caslon": "caslon", "transformers": "transformers"})
+LIBRARIES: Mapping[str, str] = MappingProxyType(
+    {"caslon": "caslon", "transformers": "transformers", "llama.cpp": "llama_cpp", "vllm": "vllm"}
+)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A program and its own options, as written on the command line: `caslon:weights=int8,kernels=torch`."""
+    """A program and its own options, as `caslon:weights=int8,kernels=torch`; `python` is the interpreter it runs in."""
 
     text: str
     name: str
@@ -65,7 +69,9 @@ def parsed_spec(text: str) -> Spec:
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
     if any(not value for _, _, value in pairs):
         raise UserError(f"'{text}': an option is written NAME=VALUE", fix="for example caslon:weights=int8")
-    return Spec(text, name, {key: value for key, _, value in pairs})
+    options = {key: value for key, _, value in pairs}
+    shown = ",".join(f"{key}={value}" for key, value in options.items() if key != "python")
+    return Spec(f"{name}:{shown}" if shown else name, name, options)
 
 
 def is_installed(name: str) -> bool:

@@ -5,9 +5,11 @@ terms, whatever the number of rows beside it, the cut of the prompt or the size 
 """
 
 import ctypes
+import math
 from array import array
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +33,9 @@ class NativeRunner:
         self._vocab_size = vocab_size
         self._block_tokens = block_tokens
         shape = (config.num_hidden_layers, 2, blocks, config.num_key_value_heads, block_tokens * config.head_dim)
-        self._cache = torch.zeros(shape, dtype=self._packed.dtype)
+        size = math.prod(shape) * self._packed.dtype.itemsize
+        # Memory that the system hands over page by page as it is written: an idle server holds none of it.
+        self._cache = torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(self._packed.dtype)
         self._blocks = blocks
         self._adapters = PackedAdapters(config.num_hidden_layers)
         self._scratch = torch.empty(0, dtype=torch.uint8)
