@@ -6,7 +6,6 @@ thread steps at any moment. The loop's shape follows nano-vllm; continuous batch
 """
 
 import logging
-import os
 import secrets
 import threading
 import weakref
@@ -29,8 +28,8 @@ from caslon.engine.branches import best, branches
 from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
-from caslon.engine.loading import load_decoder
-from caslon.engine.paged import kv_bytes_per_token
+from caslon.engine.loading import kv_format, load_decoder, spare_bytes
+from caslon.engine.planner import block_count
 from caslon.engine.pooling import Pooled, PoolingKind
 from caslon.engine.request import (
     CacheTooSmall,
@@ -52,9 +51,6 @@ from caslon.errors import CaslonError, UserError
 from caslon.model.decoder import Decoder
 from caslon.tokenizer.tokenizer import Tokenizer
 
-FREE_MEMORY_SHARE = 0.25  # of a CPU's free memory: the cache is not the only guest there
-CUDA_MEMORY_SHARE = 0.8  # of what is free after the weights; the rest is for activations
-
 NO_SAMPLING = SamplingParams(max_tokens=1)  # of requests for which no token is chosen
 
 _log = logging.getLogger(__name__)
@@ -62,13 +58,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A moment's counts. Tokens are summed over the engine's life; `finished` counts answers by finish reason."""
+    """A moment's counts. Tokens are summed over the engine's life; `finished` counts answers by finish reason.
+
+    `waste_tokens` is the room in the last blocks of the running sequences that no token fills yet.
+    """
 
     running: int
     waiting: int
     blocks_total: int
     blocks_used: int
     blocks_known: int
+    waste_tokens: int
     kv_bytes: int
     steps: int
     preemptions: int
@@ -135,8 +135,10 @@ class Engine:
         self.model_context = _context(config.max_position_embeddings, settings.max_model_tokens)
         self._sampling_defaults = sampling_defaults(generation_config or {}, tokenizer.vocab_size)
         self._eos_ids = frozenset(stop_ids(generation_config or {})) | frozenset(tokenizer.stop_ids)
-        dtype = decoder.model.embed_tokens.weight.dtype
-        count = _block_count(settings, self.model_context, kv_bytes_per_token(config, dtype), decoder.device)
+        count = block_count(
+            config, settings, context=self.model_context, kind=kv_format(decoder), dtype=kv_format(decoder),
+            spare_bytes=spare_bytes(decoder, settings),
+        )  # fmt: skip
         self._pool = BlockPool(count, settings.block_tokens, prefix_cache=settings.prefix_cache)
         self._runner = runner_for(self.decoder, settings, count, tokenizer.vocab_size)
         self._scheduler = Scheduler(
@@ -287,6 +289,7 @@ class Engine:
             blocks_total=self._pool.count,
             blocks_used=self._pool.used,
             blocks_known=self._pool.known,
+            waste_tokens=self._scheduler.waste_tokens,
             kv_bytes=self._runner.cache_bytes,
             steps=self._counts["steps"],
             preemptions=self._scheduler.preemptions,
@@ -486,35 +489,3 @@ def _context(model_positions: int, asked: int | None) -> int:
             fix=f"use at most {model_positions}",
         )
     return asked or model_positions
-
-
-def _block_count(settings: EngineSettings, context: int, bytes_per_token: int, device: torch.device) -> int:
-    """Return how many blocks the cache gets: as asked, or what `max_running` longest answers need and memory allows."""
-    bytes_per_block = settings.block_tokens * bytes_per_token
-    if settings.kv_memory_gib is not None:
-        count = int(settings.kv_memory_gib * 2**30) // bytes_per_block
-    else:
-        useful = settings.max_running * -(-context // settings.block_tokens)
-        count = min(useful, int(_spare_bytes(device)) // bytes_per_block)
-    if count < 1:
-        raise UserError(
-            f"the key-value cache has no room for one block of {bytes_per_block:,} bytes",
-            where="kv_memory_gib",
-            fix="give it more memory",
-        )
-    return count
-
-
-def _spare_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return CUDA_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
-    return FREE_MEMORY_SHARE * _available_bytes()
-
-
-def _available_bytes() -> int:
-    """Return the memory that can be had without swapping; all there is where the system does not say (macOS)."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

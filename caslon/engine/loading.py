@@ -2,10 +2,19 @@
 
 import logging
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from caslon.compress.linear import quantise_layers, resident_bytes
+from caslon.engine.planner import (
+    DEVICE_MEMORY_SHARE,
+    FREE_MEMORY_SHARE,
+    NumberKind,
+    check_memory,
+    free_memory_bytes,
+    step_bytes,
+)
 from caslon.engine.settings import EngineSettings
 from caslon.errors import UserError
 from caslon.model.decoder import Decoder
@@ -44,17 +53,41 @@ def placement(settings: EngineSettings, stored_dtype: str) -> Placement:
 
 
 def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
-    """Return the folder's decoder, placed and with its weights in the format that was asked for."""
+    """Return the folder's decoder, placed and with its weights in the format that was asked for.
+
+    `UserError`, before a weight is read, where it needs more memory than is free.
+    """
     where = placement(settings, model.config.dtype)
-    kind = settings.weights
+    kind = cast(NumberKind, str(where.dtype).removeprefix("torch."))
+    check_memory(model.config, settings, kind=kind, dtype=kind, free_bytes=_free_bytes(where.device))
+    weights = settings.weights
     decoder = model.load(
         dtype=where.dtype,
         device=str(where.device),
-        replace_layers=None if kind == "auto" else lambda decoder: quantise_layers(decoder, kind),
+        replace_layers=None if weights == "auto" else lambda decoder: quantise_layers(decoder, weights),
     )
-    kept = "as stored" if kind == "auto" else kind
+    kept = "as stored" if weights == "auto" else weights
     _log.info("computes in %s; weights %s, %s bytes", where, kept, f"{resident_bytes(decoder):,}")
     return decoder
+
+
+def kv_format(decoder: Decoder) -> NumberKind:
+    """Return the number format in which a decoder computes."""
+    return cast(NumberKind, str(decoder.model.embed_tokens.weight.dtype).removeprefix("torch."))
+
+
+def spare_bytes(decoder: Decoder, settings: EngineSettings) -> float:
+    """Return the memory that the cache may take where its size is left open: a share of a CPU's, a GPU's but for the rest."""
+    device = decoder.device
+    if device.type == "cpu":
+        return FREE_MEMORY_SHARE * free_memory_bytes()
+    free, total = torch.cuda.mem_get_info(device)
+    step = step_bytes(decoder.config, kv_format(decoder), settings.max_step_tokens, settings.max_running)
+    return DEVICE_MEMORY_SHARE * total - (total - free) - step
+
+
+def _free_bytes(device: torch.device) -> int:
+    return free_memory_bytes() if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[0])
 
 
 def _device(asked: str) -> torch.device:

@@ -40,11 +40,6 @@ def window(position: int) -> int:
     return (position // step + 1) * step
 
 
-def kv_bytes_per_token(config: DecoderConfig, dtype: torch.dtype) -> int:
-    """Return the bytes of one token's keys and values over all layers."""
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype.itemsize
-
-
 class PagedCache:
     """Keys and values of all blocks of all layers, in one tensor."""
 

@@ -74,6 +74,11 @@ class Scheduler:
         """Return whether any sequence waits or runs."""
         return bool(self.waiting or self.running)
 
+    @property
+    def waste_tokens(self) -> int:
+        """Return the room in held blocks that no computed token fills."""
+        return sum(len(sequence.blocks) * self.pool.block_tokens - sequence.computed for sequence in list(self.running))
+
     def add(self, sequence: Sequence) -> None:
         """Put a new sequence at the end of the queue. The caller has checked that it can ever fit."""
         self.waiting.append(sequence)

@@ -166,6 +166,7 @@ class SimulatedEngine:
             blocks_total=1,
             blocks_used=0,
             blocks_known=0,
+            waste_tokens=0,
             kv_bytes=0,
             steps=self._counts["steps"],
             preemptions=0,
