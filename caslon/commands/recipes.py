@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from caslon.commands.memory import memory
 from caslon.commands.output import RUNS, JsonOption, RunsOption, figure, group, print_json, print_table, say
 from caslon.commands.processes import started_processes
 from caslon.errors import CaslonError, Diverged, OutOfMemory, UserError
@@ -99,7 +100,23 @@ def next_step_told(run_folder: Path, recipe: Path) -> Iterator[None]:
         raise
 
 
-@app.command()
+class _PlanCommands(typer.core.TyperGroup):
+    """`caslon plan` with a first word that is none of its commands is about a recipe, as `caslon run` is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["recipe", *args]
+        return super().parse_args(ctx, args)
+
+
+plan_app = group(
+    cls=_PlanCommands, no_args_is_help=True, help="Say what work will do, need and cost, without doing it."
+)
+plan_app.command()(memory)
+app.add_typer(plan_app, name="plan")
+
+
+@plan_app.command("recipe")
 def plan(
     words: Annotated[
         list[str],
@@ -111,7 +128,7 @@ def plan(
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run will do, need and cost, without doing it."""
+    """Say what a run will do, need and cost, without doing it: caslon plan RECIPE."""
     from caslon import runner
 
     recipe, only_training = _planned_recipe(words)

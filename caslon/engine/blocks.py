@@ -19,10 +19,13 @@ Key = tuple[Link, tuple[int, ...]]
 class BlockPool:
     """Blocks 0 to `count - 1`. After every call: free + used = count, and each count equals the number of holders."""
 
-    def __init__(self, count: int, block_tokens: int, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, count: int, block_tokens: int, *, prefix_cache: bool = True, most_tokens: int | None = None
+    ) -> None:
         self.count = count
         self.block_tokens = block_tokens
         self.prefix_cache = prefix_cache
+        self.most_tokens = most_tokens  # that one holder has room for, where the cache forgets
         self.evictions = 0
         self._holders = [0] * count
         self._empty = list(range(count - 1, -1, -1))
@@ -48,7 +51,9 @@ class BlockPool:
         return len(self._by_key)
 
     def needed(self, tokens: int) -> int:
-        """Return how many blocks hold that many tokens."""
+        """Return how many blocks hold that many tokens of one sequence."""
+        if self.most_tokens is not None:
+            tokens = min(tokens, self.most_tokens)
         return -(-tokens // self.block_tokens)
 
     def take(self, count: int) -> list[int]:

@@ -28,7 +28,7 @@ from caslon.engine.branches import best, branches
 from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
-from caslon.engine.loading import kv_format, load_decoder, spare_bytes
+from caslon.engine.loading import cache_format, kv_format, load_decoder, spare_bytes
 from caslon.engine.planner import block_count
 from caslon.engine.pooling import Pooled, PoolingKind
 from caslon.engine.request import (
@@ -136,10 +136,15 @@ class Engine:
         self._sampling_defaults = sampling_defaults(generation_config or {}, tokenizer.vocab_size)
         self._eos_ids = frozenset(stop_ids(generation_config or {})) | frozenset(tokenizer.stop_ids)
         count = block_count(
-            config, settings, context=self.model_context, kind=kv_format(decoder), dtype=kv_format(decoder),
+            config, settings, context=self.model_context, kind=cache_format(decoder, settings), dtype=kv_format(decoder),
             spare_bytes=spare_bytes(decoder, settings),
         )  # fmt: skip
-        self._pool = BlockPool(count, settings.block_tokens, prefix_cache=settings.prefix_cache)
+        self._pool = BlockPool(
+            count,
+            settings.block_tokens,
+            prefix_cache=settings.prefix_cache and settings.cache_is_exact,
+            most_tokens=settings.most_held_tokens,
+        )
         self._runner = runner_for(self.decoder, settings, count, tokenizer.vocab_size)
         self._scheduler = Scheduler(
             self._pool, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens

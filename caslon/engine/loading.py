@@ -10,6 +10,7 @@ from caslon.compress.linear import quantise_layers, resident_bytes
 from caslon.engine.planner import (
     DEVICE_MEMORY_SHARE,
     FREE_MEMORY_SHARE,
+    KvFormat,
     NumberKind,
     check_memory,
     free_memory_bytes,
@@ -59,7 +60,8 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
     """
     where = placement(settings, model.config.dtype)
     kind = cast(NumberKind, str(where.dtype).removeprefix("torch."))
-    check_memory(model.config, settings, kind=kind, dtype=kind, free_bytes=_free_bytes(where.device))
+    kv = kind if settings.kv_dtype == "auto" else settings.kv_dtype
+    check_memory(model.config, settings, kind=kv, dtype=kind, free_bytes=_free_bytes(where.device))
     weights = settings.weights
     decoder = model.load(
         dtype=where.dtype,
@@ -74,6 +76,11 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
 def kv_format(decoder: Decoder) -> NumberKind:
     """Return the number format in which a decoder computes."""
     return cast(NumberKind, str(decoder.model.embed_tokens.weight.dtype).removeprefix("torch."))
+
+
+def cache_format(decoder: Decoder, settings: EngineSettings) -> KvFormat:
+    """Return the format in which the cache keeps keys and values."""
+    return kv_format(decoder) if settings.kv_dtype == "auto" else settings.kv_dtype
 
 
 def spare_bytes(decoder: Decoder, settings: EngineSettings) -> float:

@@ -56,6 +56,10 @@ class PagedCache:
         """Return the size of the cache."""
         return self.memory.nbytes
 
+    def attention(self, plan: StepPlan, query_groups: int, row_multiple: int) -> "StepAttention":
+        """Return the attention of one step, which also stores the new keys and values."""
+        return StepAttention(self, plan, query_groups, row_multiple)
+
 
 @dataclass(frozen=True)
 class _Layer:

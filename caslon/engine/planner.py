@@ -97,7 +97,7 @@ def kv_recent_bytes(config: DecoderConfig, kind: KvFormat, dtype: NumberKind, bl
     """Return the bytes in which a quantised cache keeps the newest tokens of each sequence as they are; 0 for others."""
     if kind in NUMBER_BYTES:
         return 0
-    return sequences * kv_block_bytes(config, dtype, RECENT_TOKENS + block_tokens)
+    return sequences * kv_block_bytes(config, dtype, RECENT_TOKENS + 2 * block_tokens)
 
 
 def kv_bytes(
@@ -231,7 +231,8 @@ def block_count(
     if settings.kv_memory_gib is not None:
         count = (int(settings.kv_memory_gib * 2**30) - recent) // block
     else:
-        useful = settings.max_running * -(-context // settings.block_tokens)
+        held = min(context, settings.most_held_tokens or context)
+        useful = settings.max_running * -(-held // settings.block_tokens)
         count = min(useful, (int(spare_bytes) - recent) // block)
     if count < 1:
         raise UserError(

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from caslon.engine.adapters import adapted_rows, additions
-from caslon.engine.paged import PagedCache, StepAttention, padded_rows
+from caslon.engine.paged import PagedCache, padded_rows
+from caslon.engine.planner import CODE_BITS
+from caslon.engine.quantised_cache import QuantisedCache
+from caslon.engine.retained_cache import RetainedCache
 from caslon.engine.scheduler import Chunk, StepPlan
 from caslon.engine.settings import EngineSettings
 from caslon.errors import UserError
+from caslon.model.attention import Attend
 from caslon.model.decoder import ROW_MULTIPLE, Decoder
 
 
@@ -63,7 +67,8 @@ def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_si
     from caslon.engine.native.library import library
     from caslon.engine.native.model import why_not
 
-    reason = "torch was asked for" if settings.kernels == "torch" else why_not(decoder)
+    reason = why_not(decoder) if settings.cache_is_exact else "the cache is quantised or forgets"
+    reason = "torch was asked for" if settings.kernels == "torch" else reason
     if reason is None and (kernels := library()) is not None:
         from caslon.engine.native.runner import NativeRunner
 
@@ -73,10 +78,30 @@ def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_si
             reason or "they were not built when caslon was installed, or this processor has no AVX-512 with bfloat16"
         )
         raise UserError(f"the compiled kernels cannot be used: {reason}", where="kernels", fix='use kernels = "auto"')
-    cache = PagedCache(
-        decoder.config, blocks, settings.block_tokens, decoder.model.embed_tokens.weight.dtype, decoder.device
-    )
+    cache = _cache_for(decoder, settings, blocks)
     return TorchRunner(decoder, cache, vocab_size, batch_invariant=settings.batch_invariant)
+
+
+class KvCache(Protocol):
+    """Keys and values of running sequences, in whatever form."""
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of the cache."""
+
+    def attention(self, plan: StepPlan, query_groups: int, row_multiple: int) -> Attend:
+        """Return the attention of one step, which also stores the new keys and values."""
+
+
+def _cache_for(decoder: Decoder, settings: EngineSettings, blocks: int) -> KvCache:
+    config, size = decoder.config, settings.block_tokens
+    dtype, device = decoder.model.embed_tokens.weight.dtype, decoder.device
+    if settings.kv_dtype != "auto":
+        bits = CODE_BITS[settings.kv_dtype]
+        return QuantisedCache(config, blocks, size, bits, dtype, device, settings.max_running)
+    if not settings.kept.is_full:
+        return RetainedCache(config, blocks, size, settings.kept, dtype, device)
+    return PagedCache(config, blocks, size, dtype, device)
 
 
 class TorchRunner:
@@ -84,7 +109,7 @@ class TorchRunner:
 
     kernels = "torch"
 
-    def __init__(self, decoder: Decoder, cache: PagedCache, vocab_size: int, *, batch_invariant: bool) -> None:
+    def __init__(self, decoder: Decoder, cache: KvCache, vocab_size: int, *, batch_invariant: bool) -> None:
         lay_out_for_decoding(decoder)
         self.decoder = decoder
         self.cache = cache
@@ -101,7 +126,7 @@ class TorchRunner:
         """Compute a step; its keys and values are in the cache afterwards."""
         ids = [token for chunk in plan for token in chunk.tokens]
         positions = [position for chunk in plan for position in range(chunk.start, chunk.end)]
-        attend = StepAttention(self.cache, plan, self._groups, self._row_multiple)
+        attend = self.cache.attention(plan, self._groups, self._row_multiple)
         adapted = adapted_rows(plan, self._row_multiple, self.decoder.device)
         with additions(self.decoder, adapted):
             hidden = self.decoder(self._row(ids), self._row(positions), attend)[0]  # [N, D]

@@ -77,7 +77,8 @@ class Scheduler:
     @property
     def waste_tokens(self) -> int:
         """Return the room in held blocks that no computed token fills."""
-        return sum(len(sequence.blocks) * self.pool.block_tokens - sequence.computed for sequence in list(self.running))
+        room = (len(sequence.blocks) * self.pool.block_tokens - sequence.computed for sequence in list(self.running))
+        return sum(max(0, tokens) for tokens in room)
 
     def add(self, sequence: Sequence) -> None:
         """Put a new sequence at the end of the queue. The caller has checked that it can ever fit."""
@@ -100,6 +101,8 @@ class Scheduler:
         for chunk in plan:
             sequence = chunk.sequence
             sequence.computed = chunk.end - len(chunk.drafted)
+            if not self.pool.prefix_cache:
+                continue
             for index in range(len(sequence.links), sequence.computed // size):
                 before = sequence.links[-1] if sequence.links else sequence.root
                 ids = sequence.ids[index * size : (index + 1) * size]

@@ -63,7 +63,7 @@ def test_quantised_caches_count_their_scales_and_newest_tokens() -> None:
     scales = 2 * 4 * (32 + 16) * 2
     assert kv_block_bytes(shape, "int8", 16) == codes + scales
     assert kv_block_bytes(shape, "int4", 16) == codes // 2 + scales
-    assert kv_recent_bytes(shape, "int4", "float32", 16, 3) == 3 * (64 + 16) * 2 * 2 * 4 * 32 * 4
+    assert kv_recent_bytes(shape, "int4", "float32", 16, 3) == 3 * (64 + 2 * 16) * 2 * 2 * 4 * 32 * 4
     assert kv_recent_bytes(shape, "float32", "float32", 16, 3) == 0
 
 
