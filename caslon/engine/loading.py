@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from caslon.compress.linear import quantise_layers, resident_bytes
+from caslon.compress.stored import stored_format, take_stored_layers
 from caslon.engine.planner import (
     DEVICE_MEMORY_SHARE,
     FREE_MEMORY_SHARE,
@@ -58,6 +59,7 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
 
     `UserError`, before a weight is read, where it needs more memory than is free.
     """
+    settings, is_stored = _as_stored(model, settings)
     where = placement(settings, model.config.dtype)
     kind = cast(NumberKind, str(where.dtype).removeprefix("torch."))
     kv = kind if settings.kv_dtype == "auto" else settings.kv_dtype
@@ -66,11 +68,26 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
     decoder = model.load(
         dtype=where.dtype,
         device=str(where.device),
-        replace_layers=None if weights == "auto" else lambda decoder: quantise_layers(decoder, weights),
+        take_layers=take_stored_layers if is_stored else None,
+        replace_layers=None if is_stored or weights == "auto" else lambda decoder: quantise_layers(decoder, weights),
     )
     kept = "as stored" if weights == "auto" else weights
     _log.info("computes in %s; weights %s, %s bytes", where, kept, f"{resident_bytes(decoder):,}")
     return decoder
+
+
+def _as_stored(model: ModelFolder, settings: EngineSettings) -> tuple[EngineSettings, bool]:
+    """Return the settings with the weights' format that the folder has, and whether it is a quantised one."""
+    if not model.quantization_config:
+        return settings, False
+    if settings.weights != "auto":
+        raise UserError(
+            f"weights = {settings.weights}, but the folder is quantised already",
+            where="weights",
+            fix="leave it at auto",
+        )
+    stored = stored_format(model.quantization_config, model.config.family)
+    return settings.model_copy(update={"weights": stored}), True
 
 
 def kv_format(decoder: Decoder) -> NumberKind:

@@ -112,7 +112,8 @@ class QuantisedCache:
         """Quantise the oldest of the kept tokens into blocks that became old enough."""
         if not len(blocks):
             return
-        old = kept[:, : len(blocks) * self.block_tokens].unflatten(1, (len(blocks), self.block_tokens))
+        old = kept[:, : len(blocks) * self.block_tokens]
+        old = old.view(2, len(blocks), self.block_tokens, *old.shape[2:])
         keys, values = coded_keys(old[0], self.bits), coded_values(old[1], self.bits)
         self._codes[0, layer, blocks], self._key_scales[layer, blocks] = keys
         self._codes[1, layer, blocks], self._value_scales[layer, blocks] = values

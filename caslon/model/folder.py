@@ -37,6 +37,7 @@ class ModelFolder:
     config: DecoderConfig
     generation_config: dict[str, Any] = field(hash=False)
     _tokenizer: Tokenizer = field(repr=False, compare=False)
+    quantization_config: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @staticmethod
     def open(path: Path) -> "ModelFolder":
@@ -44,7 +45,7 @@ class ModelFolder:
         path = Path(path)
         if not path.is_dir():
             raise UserError("there is no model folder here", where=str(path), fix="check the path")
-        config = _read_config(path)
+        config, quantization = _read_config(path)
         refuse_pickles(path)
         tokenizer = Tokenizer.load(path)
         generation = _read_json(path / GENERATION_FILE) if (path / GENERATION_FILE).is_file() else {}
@@ -52,7 +53,7 @@ class ModelFolder:
         _check_vocabulary(path, config, tokenizer)
         _check_ids(path, config, generation)
         _check_end_of_turn(path, tokenizer, generation)
-        return ModelFolder(path, config, generation, tokenizer)
+        return ModelFolder(path, config, generation, tokenizer, quantization)
 
     def load(
         self,
@@ -60,11 +61,13 @@ class ModelFolder:
         dtype: "torch.dtype | None" = None,
         device: str = "cpu",
         replace_layers: "Callable[[Decoder], None] | None" = None,
+        take_layers: "Callable[[Decoder, Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] | None" = None,
     ) -> "Decoder":
         """Return the decoder in evaluation mode, in `dtype` (float32 when not given), on `device`.
 
         `replace_layers` is given the decoder while its weights still lie in the mapped file, and may put other layers in the
-        place of some: what it replaces is never in memory as it was stored.
+        place of some: what it replaces is never in memory as it was stored. `take_layers` puts the layers of a quantised folder
+        into the decoder and returns the tensors that are left; without it such a folder is refused.
         """
         import torch
 
@@ -74,7 +77,15 @@ class ModelFolder:
         with torch.device("meta"):
             decoder = Decoder(self.config)
         try:
-            load_disk_tensors(decoder, read_weights(self.path))
+            tensors = read_weights(self.path)
+            if take_layers is not None:
+                tensors = take_layers(decoder, tensors)
+            elif self.quantization_config:
+                raise UserError(
+                    "these weights are quantised: they can answer, nothing else",
+                    fix="use the model they were made from",
+                )
+            load_disk_tensors(decoder, tensors)
         except UserError as error:
             raise UserError(error.what, where=str(self.path), fix=error.fix) from error
         if replace_layers is not None:
@@ -160,12 +171,15 @@ def generation_config(tokenizer: Tokenizer, vocab_size: int | None = None) -> di
     return ids | {"suppress_tokens": padding} if padding else ids
 
 
-def _read_config(path: Path) -> DecoderConfig:
+def _read_config(path: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+    """Return the shape, and how the stored weights are quantised: empty where they are not."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError("this folder holds no model: config.json is missing", where=str(path), fix="check the path")
     try:
-        return DecoderConfig.from_json(_read_json(file))
+        data = _read_json(file)
+        quantization = data.pop("quantization_config", None) or {}
+        return DecoderConfig.from_json(data), dict(quantization)
     except UserError as error:
         raise UserError(error.what, where=error.where or str(file), fix=error.fix) from error
 

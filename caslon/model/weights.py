@@ -72,13 +72,20 @@ def load_disk_tensors(decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
         state.pop("lm_head.weight", None)  # some writers store the tied head a second time
     state = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
     _check_shapes(decoder, state)
-    decoder.load_state_dict(state, assign=True)
+    decoder.load_state_dict(
+        state, assign=True, strict=False
+    )  # checked above; layers that were taken before are not in it
 
 
 def _disk_name(name: str) -> str:
     for ours, theirs in _MIXTRAL_PARTS.items():
         name = name.replace(ours, theirs)
     return name
+
+
+def decoder_name(name: str, config: DecoderConfig) -> str:
+    """Return what the decoder calls a tensor on disk, where the layout of both is the same: not in GPT-2."""
+    return _decoder_name(name) if config.has_experts else name
 
 
 def _decoder_name(name: str) -> str:
