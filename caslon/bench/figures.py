@@ -21,15 +21,16 @@ def figures_of(run: LoadRun, *, with_gaps: bool = False) -> dict[str, Any]:
     """
     whole = [one for one in run.exchanges if not one.error]
     input_tokens, output_tokens = sum(one.prompt_tokens for one in whole), sum(one.output_tokens or 0 for one in whole)
+    seconds = run.seconds or float("inf")  # on a virtual clock a load that is refused at once takes no time
     figures: dict[str, Any] = {
         "duration": run.seconds,
         "completed": len(whole),
         "failed": len(run.exchanges) - len(whole),
         "total_input_tokens": input_tokens,
         "total_output_tokens": output_tokens,
-        "request_throughput": len(whole) / run.seconds,
-        "output_throughput": output_tokens / run.seconds,
-        "total_token_throughput": (input_tokens + output_tokens) / run.seconds,
+        "request_throughput": len(whole) / seconds,
+        "output_throughput": output_tokens / seconds,
+        "total_token_throughput": (input_tokens + output_tokens) / seconds,
         "input_lens": [one.prompt_tokens for one in run.exchanges],
         "output_lens": [one.output_tokens or 0 for one in run.exchanges],
         "ttfts": [one.ttft for one in run.exchanges],
@@ -45,8 +46,8 @@ def figures_of(run: LoadRun, *, with_gaps: bool = False) -> dict[str, Any]:
         "itl": [gap for one in whole for gap in one.gaps],
         "e2el": [one.seconds for one in whole],
     }
-    for name, seconds in times.items():
-        figures |= _summary(name, [value for value in seconds if value is not None])
+    for name, values in times.items():
+        figures |= _summary(name, [value for value in values if value is not None])
     return figures
 
 

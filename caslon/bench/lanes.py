@@ -56,12 +56,11 @@ class Lane:
 
     @cached_property
     def by_profile(self) -> Mapping[str, Result]:
-        """Its results on the loads of the contract."""
-        names = {profile.name for profile in CONTRACT}
+        """Its results on the loads of the contract; one whose answers were of a single token has no TPOT and is none."""
         return {
             result.profile.name: result
             for result in self.results
-            if result.has_figures and result.profile.name in names
+            if result.has_figures and result.data.get("mean_tpot_ms") is not None and not result.profile.scaled
         }
 
     @cached_property

@@ -8,6 +8,7 @@ import pytest
 
 from caslon.bench.figures import law_holds
 from caslon.bench.gate import suspicion
+from caslon.bench.lanes import UNRELIABLE, lanes_of, status_of
 from caslon.bench.load import Service
 from caslon.bench.matrix import Plan, measure, measure_matrix
 from caslon.bench.profiles import CONTRACT, profile_named
@@ -135,3 +136,14 @@ def test_a_result_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_key_is_in_no_description_of_a_service() -> None:
     assert "sk-secret" not in repr(Service("http://127.0.0.1", "m", 9, "sk-secret"))
+
+
+def test_a_load_of_which_nothing_came_is_a_result_too(tmp_path: Path) -> None:
+    result, reasons = run_virtually(measure(plan_for(Simulation(0.1, 0.01, {"refused": 1}), tmp_path), CONTRACT[0]))
+    assert reasons == ["HTTP 503: simulated overload (20 of 20 answers)"]
+    assert (result.data["completed"], result.data["output_throughput"], result.data["mean_ttft_ms"]) == (0, 0.0, None)
+    assert not result.has_figures
+    with_metadata = Result(result.path, {**result.data, "run_metadata": {**result.metadata, "model": "model"}})
+    [lane] = lanes_of([with_metadata])
+    assert status_of(lane, [lane]) == UNRELIABLE
+    assert lane.by_profile == {}
