@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
@@ -94,11 +95,11 @@ class Doorway:
 
         def load() -> None:
             try:
-                app = self._load()
+                settle = partial(loaded.set_result, self._load())
             except Exception as error:
-                loop.call_soon_threadsafe(loaded.set_exception, error)
-            else:
-                loop.call_soon_threadsafe(loaded.set_result, app)
+                settle = partial(loaded.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # told to stop meanwhile: the loop is closed
+                loop.call_soon_threadsafe(lambda: None if loaded.done() else settle())
 
         threading.Thread(target=load, name="loading", daemon=True).start()
         return await loaded

@@ -51,14 +51,14 @@ def service(model_folder: Path, tmp_path: Path):
     assert line.startswith("API"), process.stderr.read()
     yield SimpleNamespace(process=process, url=line.split()[1].removesuffix("/v1"), state=state)
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(90)
     process.stdout.close()
     process.stderr.close()
 
 
 def reloaded(state: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "caslon", "serve", "reload", "--state", str(state)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 class Load:
@@ -144,7 +144,7 @@ def test_sigterm_lets_a_running_answer_end(service) -> None:
         service.process.send_signal(signal.SIGTERM)
         last = [choice for chunk in chunks for choice in chunk["choices"]][-1]
     assert last["finish_reason"] == "length"
-    assert service.process.wait(30) == 0
+    assert service.process.wait(90) == 0
 
 
 def test_a_request_goes_where_its_beginning_is_known_unless_that_one_is_busy(tmp_path: Path) -> None:
