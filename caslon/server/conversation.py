@@ -121,6 +121,12 @@ def begin(service: Service, fields: ChatRequest, pieces: Pieces) -> Conversation
     return Conversation(service, fields, prompt, answers, tools, thoughts)
 
 
+def prompt_ids(service: Service, fields: ChatRequest) -> list[int]:
+    """Return the prompt a chat request would use."""
+    service.check_model(fields.model)
+    return _prompt(service, fields, ToolUse.of(fields, service.tokenizer))[0]
+
+
 def plain_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Return messages as the chat template takes them."""
     return [message.plain(place) for place, message in enumerate(messages)]

@@ -33,6 +33,11 @@ def event(body: Any) -> bytes:
     return b"data: " + compact(body) + b"\n\n"
 
 
+def named_event(name: str, body: Any) -> bytes:
+    """Return a JSON value as one server-sent event of a name."""
+    return b"event: " + name.encode() + b"\n" + event(body)
+
+
 def compact(body: Any) -> bytes:
     """Return a value as JSON without spaces."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).translate(LINE_ENDS).encode()
@@ -40,7 +45,7 @@ def compact(body: Any) -> bytes:
 
 def error_event(error: BaseException) -> bytes:
     """Return an error as an event of that name, with the body an error answer would have had."""
-    return b"event: error\n" + event(refused_from(error).body())
+    return named_event("error", {"type": "error", **refused_from(error).body()})
 
 
 def check_whole(completion: Completion) -> Completion:

@@ -145,7 +145,11 @@ def parse(shape: type[Body], data: bytes, ignored: list[str] | None = None) -> B
 
     With a list to name them in, unknown fields are left out instead.
     """
-    value = _json(data)
+    return checked(shape, _json(data), ignored)
+
+
+def checked(shape: type[Body], value: Any, ignored: list[str] | None = None) -> Body:
+    """Return a JSON value as a shape; see `parse`."""
     while True:
         try:
             return shape.model_validate(value)
