@@ -59,6 +59,11 @@ def serve(
     queue_timeout: Annotated[float, typer.Option(help="seconds an answer may wait for its turn")] = 30.0,
     request_timeout: Annotated[float, typer.Option(help="seconds after which an answer ends with what it has")] = 600.0,
     drain_timeout: Annotated[float, typer.Option(help="seconds running answers get after SIGTERM")] = 60.0,
+    lenient: Annotated[bool, typer.Option("--lenient", help="leave out unknown fields, named in a header")] = False,
+    request_timings: Annotated[bool, typer.Option("--request-timings", help="add times to every answer")] = False,
+    cors_origin: Annotated[list[str], typer.Option(help="web origin whose pages may ask (repeatable)")] = [],  # noqa: B006
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate chain (PEM): serve HTTPS")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="the certificate's private key (PEM)")] = None,
     weights: Weights = "auto",
     dtype: NumberFormat = "auto",
     device: Device = "auto",
@@ -86,6 +91,8 @@ def serve(
     settings = checked(
         ServerSettings, host=host, port=port, model_name=name, page=page, state=state, no_auth=no_auth,
         limits=tuple(limit), limit_by=limit_by, max_queue=max_queue, queue_timeout_seconds=queue_timeout,
+        lenient=lenient, request_timings=request_timings, cors_origins=tuple(cors_origin), tls_cert=tls_cert,
+        tls_key=tls_key,
         request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout, record_content=record_content,
         retention_days=retention_days, redact=tuple(redact), traces=traces, hooks=tuple(hook),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from anyio import to_thread
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 import caslon
@@ -22,9 +23,13 @@ from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
 from caslon.server.completions import create_completion
+from caslon.server.embeddings import EmbeddingRequest, create_embeddings
 from caslon.server.errors import SERVER_ERROR, HookRefusal, Refused, refused_from
+from caslon.server.generate import GenerateRequest, generate
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
+from caslon.server.messages import CountRequest, MessagesRequest, count_message_tokens, create_message
 from caslon.server.metrics import CONTENT_TYPE
+from caslon.server.responses import ResponsesRequest, create_response
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 from caslon.server.tokenize import apply_template, detokenize, tokenize
@@ -70,6 +75,14 @@ def create_app(
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(KeyGuard, service=service)
     app.add_middleware(RequestRecord, service=service)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", "anthropic-version"],
+            expose_headers=["x-request-id", "retry-after", "x-caslon-ignored"],
+        )
     return app
 
 
@@ -85,7 +98,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await to_thread.run_sync(service.admission.close)
 
 
+ERROR_DESCRIPTION: dict[str, Any] = {
+    "description": "what is wrong: a message, a type, a code and the field",
+    "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}},
+}
+
+
 def _add_api(app: FastAPI, service: Service) -> None:
+    shapes: dict[str, Any] = {}
+
+    def described() -> dict[str, Any]:
+        description = FastAPI.openapi(app)
+        description.setdefault("components", {}).setdefault("schemas", {}).update(shapes)
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]
+
     def add(path: str, endpoint: Endpoint, shape: type[Wire]) -> None:
         async def answer(request: Request) -> Response:
             call = request.state.call
@@ -97,7 +125,9 @@ def _add_api(app: FastAPI, service: Service) -> None:
                     return JSONResponse(hooked)
             return await endpoint(service.on_behalf_of(call), request)
 
-        body = {"required": True, "content": {"application/json": {"schema": shape.model_json_schema()}}}
+        schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+        shapes.update(schema.pop("$defs", {}))
+        body = {"required": True, "content": {"application/json": {"schema": schema}}}
         app.add_api_route(
             path,
             answer,
@@ -105,10 +135,16 @@ def _add_api(app: FastAPI, service: Service) -> None:
             name=endpoint.__name__,
             description=shape.__doc__,
             openapi_extra={"requestBody": body},
+            responses={"default": ERROR_DESCRIPTION},
         )
 
     add("/v1/completions", create_completion, CompletionRequest)
     add("/v1/chat/completions", create_chat_completion, ChatRequest)
+    add("/v1/responses", create_response, ResponsesRequest)
+    add("/v1/messages", create_message, MessagesRequest)
+    add("/v1/messages/count_tokens", count_message_tokens, CountRequest)
+    add("/v1/embeddings", create_embeddings, EmbeddingRequest)
+    add("/generate", generate, GenerateRequest)
     add("/tokenize", tokenize, TokenizeRequest)
     add("/detokenize", detokenize, DetokenizeRequest)
     add("/apply-template", apply_template, TemplateRequest)

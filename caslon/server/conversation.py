@@ -91,8 +91,27 @@ class Conversation:
         return PartReader(self.tools, hides_thinking=self.thoughts.is_hidden)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a chat request comes to, before anything is written: one prompt, and how each of its answers is to be written."""
+
+    prompt: list[int]
+    params: list[SamplingParams]
+    options: list[dict[str, Any]]
+    tools: ToolUse | None
+    thoughts: Thoughts
+
+
 def begin(service: Service, fields: ChatRequest, pieces: Pieces) -> Conversation:
     """Turn a conversation into tokens and start its answers. `Refused` for what cannot be had, before any token."""
+    ready = prepared(service, fields)
+    prompts = [ready.prompt] * len(ready.params)
+    answers = service.submit(prompts, ready.params, pieces.put, ready.options)
+    return Conversation(service, fields, ready.prompt, answers, ready.tools, ready.thoughts)
+
+
+def prepared(service: Service, fields: ChatRequest) -> Prepared:
+    """Return what a request comes to. `Refused` for what cannot be had."""
     service.check_model(fields.model)
     tools = ToolUse.of(fields, service.tokenizer)
     prompt, thoughts = _prompt(service, fields, tools)
@@ -106,19 +125,11 @@ def begin(service: Service, fields: ChatRequest, pieces: Pieces) -> Conversation
         logprobs=_alternatives(fields),
         thinking_budget=thoughts.limit,
     )
-    answers = service.submit(
-        [prompt] * len(params),
-        params,
-        pieces.put,
-        [
-            {
-                "constraint": _constraint(service, form, thoughts, chosen),
-                "sections": _sections(chosen, tools, thoughts),
-            }
-            for chosen in params
-        ],
-    )
-    return Conversation(service, fields, prompt, answers, tools, thoughts)
+    options = [
+        {"constraint": _constraint(service, form, thoughts, chosen), "sections": _sections(chosen, tools, thoughts)}
+        for chosen in params
+    ]
+    return Prepared(prompt, params, options, tools, thoughts)
 
 
 def prompt_ids(service: Service, fields: ChatRequest) -> list[int]:

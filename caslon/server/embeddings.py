@@ -3,12 +3,8 @@
 Source: https://platform.openai.com/docs/api-reference/embeddings
 """
 
-import asyncio
 import base64
-import logging
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -17,20 +13,13 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from caslon.engine.request import ContextLengthExceeded
-from caslon.server.errors import SERVER_ERROR, Refused, invalid
+from caslon.server.batcher import Pooling, Vector
+from caslon.server.errors import invalid
 from caslon.server.reading import read
 from caslon.server.service import Service
 from caslon.server.wire import Wire
 
 MAX_INPUTS = 2048
-BATCH_TEXTS = 32
-BATCH_SECONDS = 0.005
-
-log = logging.getLogger("caslon.server")
-
-Vector = list[float]
-Pooling = Literal["mean", "last"]
-Embed = Callable[[Sequence[Sequence[int]], Pooling], list[Vector]]
 
 
 class EmbeddingRequest(Wire):
@@ -42,66 +31,6 @@ class EmbeddingRequest(Wire):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="keep this many numbers, made length one again")
     user: str | None = Field(None, description="accepted, not stored")
-
-
-@dataclass(eq=False)
-class _Waiting:
-    ids: Sequence[int]
-    pooling: Pooling
-    vector: "asyncio.Future[Vector]"
-
-
-class EmbeddingBatcher:
-    """Gathers texts of all requests: a batch goes when it has 32 of them, or 5 ms after its first. Lives on one event loop."""
-
-    def __init__(self, embed: Embed) -> None:
-        self._embed = embed
-        self._waiting: list[_Waiting] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self.batch_sizes: list[int] = []  # of the last batches, for metrics and tests
-
-    async def vectors(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[Vector]:
-        """Return the vector of each text."""
-        loop = asyncio.get_running_loop()
-        asked = [_Waiting(ids, pooling, loop.create_future()) for ids in texts]
-        for one in asked:
-            self._waiting.append(one)
-            if len(self._waiting) == BATCH_TEXTS:
-                self._flush()
-        if self._waiting and self._timer is None:
-            self._timer = loop.call_later(BATCH_SECONDS, self._flush)
-        return list(await asyncio.gather(*(one.vector for one in asked)))
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch = [one for one in self._waiting if not one.vector.cancelled()]
-        self._waiting = []
-        if batch:
-            task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-
-    async def _run(self, batch: list[_Waiting]) -> None:
-        self.batch_sizes = [*self.batch_sizes[-999:], len(batch)]
-        for pooling in sorted({one.pooling for one in batch}):
-            group = [one for one in batch if one.pooling == pooling]
-            try:
-                vectors = await to_thread.run_sync(self._embed, [one.ids for one in group], pooling)
-            except Exception:  # whoever asked hears of it; the batcher goes on
-                log.exception("a batch of %d embeddings failed", len(group))
-                failed = Refused(500, "the engine failed on this request", code="internal_error", kind=SERVER_ERROR)
-                _settle(group, lambda one, _: one.vector.set_exception(failed))
-                continue
-            _settle(group, lambda one, index: one.vector.set_result(vectors[index]))  # noqa: B023 - called at once
-
-
-def _settle(group: list[_Waiting], settle: Callable[[_Waiting, int], None]) -> None:
-    for index, one in enumerate(group):
-        if not one.vector.done():
-            settle(one, index)
 
 
 async def create_embeddings(service: Service, request: Request) -> Response:
@@ -118,7 +47,7 @@ def _texts(service: Service, fields: EmbeddingRequest) -> list[list[int]]:
     for ids in texts:
         if len(ids) > service.context:
             raise ContextLengthExceeded(len(ids), 0, service.context)
-    service.reserve_prompt(sum(map(len, texts)))
+    service.read(sum(map(len, texts)))
     return texts
 
 
@@ -143,9 +72,7 @@ def _ids(service: Service, text: str | list[int]) -> list[int]:
     return text
 
 
-def _whole(
-    service: Service, fields: EmbeddingRequest, texts: list[list[int]], vectors: list[Vector]
-) -> dict[str, Any]:
+def _whole(service: Service, fields: EmbeddingRequest, texts: list[list[int]], vectors: list[Vector]) -> dict[str, Any]:
     tokens = sum(map(len, texts))
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(_cut(vector, fields.dimensions), fields)}
@@ -168,4 +95,6 @@ def _cut(vector: Vector, dimensions: int | None) -> Vector:
 def _encoded(vector: Vector, fields: EmbeddingRequest) -> Vector | str:
     if fields.encoding_format != "base64":
         return vector
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()  # little-endian float32, as OpenAI sends it
+    return base64.b64encode(
+        struct.pack(f"<{len(vector)}f", *vector)
+    ).decode()  # little-endian float32, as OpenAI sends it

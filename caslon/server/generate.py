@@ -1,4 +1,4 @@
-"""POST /generate: a prompt in, plain text out as it is written; for a terminal, not for a program that needs to know why it ended."""
+"""POST /generate: a prompt in, plain text out as it is written. For people at a terminal: it does not say why a text ended."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +12,7 @@ from caslon.server.completions import Work, begin
 from caslon.server.errors import invalid
 from caslon.server.reading import read
 from caslon.server.service import Service
-from caslon.server.stream import Pieces, TextStreamResponse, whole_answers
+from caslon.server.stream import Pieces, TextStream, whole_answers
 from caslon.server.usage import usage
 from caslon.server.wire import CompletionRequest, NotOffered, SamplingFields
 
@@ -23,22 +23,24 @@ class GenerateRequest(SamplingFields):
     prompt: str = Field(description="text to continue")
     stream: bool | None = Field(True, description="send the text as it is written; false: JSON at the end")
     max_length: Any = Field(None, description="not offered: it counted the prompt too; use max_tokens")
-    n: NotOffered = None  # type: ignore[assignment]
-    stream_options: NotOffered = None  # type: ignore[assignment]
+    n: NotOffered = None
+    stream_options: NotOffered = None
 
 
 async def generate(service: Service, request: Request) -> Response:
     """Answer with the continuation of a prompt."""
     fields = await read(service, request, GenerateRequest)
     if fields.max_length is not None:
-        message = "'max_length' is not offered: it counted the prompt's tokens too; say how many new ones with 'max_tokens'"
+        message = (
+            "'max_length' is not offered: it counted the prompt's tokens too; say how many new ones with 'max_tokens'"
+        )
         raise invalid(message, "max_length", "unsupported_parameter")
     given = fields.model_dump(exclude={"max_length", "n", "stream", "stream_options"}, exclude_none=True, by_alias=True)
     completion = CompletionRequest.model_validate(given)
     pieces = Pieces()
     work = await to_thread.run_sync(begin, service, completion, pieces)
     if fields.stream is not False:
-        return TextStreamResponse(_texts(work, pieces), work.answers)
+        return TextStream(_texts(work, pieces), work.answers)
     [whole] = await whole_answers(request, work.answers, pieces)
     body = {"text": whole.text, "prompt": fields.prompt, "finish_reason": whole.finish_reason}
     return JSONResponse({**body, "usage": usage([whole], [whole])})

@@ -112,7 +112,9 @@ async def count_message_tokens(service: Service, request: Request) -> Response:
     """Answer with the number of tokens a request's prompt has."""
     try:
         fields = await read(service, request, CountRequest)
-        chat = as_chat(MessagesRequest(max_tokens=1, **{name: getattr(fields, name) for name in CountRequest.model_fields}))
+        chat = as_chat(
+            MessagesRequest(max_tokens=1, **{name: getattr(fields, name) for name in CountRequest.model_fields})
+        )
         ids = await to_thread.run_sync(prompt_ids, service, chat)
         return JSONResponse({"input_tokens": len(ids)})
     except (CaslonError, Refused) as error:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -26,6 +27,7 @@ from caslon.model.folder import ModelFolder
 from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
 from caslon.server.doorway import Doorway
+from caslon.server.head import TimedHead
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 
@@ -109,7 +111,7 @@ def serve_on(
             failures.append(failure)
             server.should_exit = True
         elif on_ready is not None:
-            on_ready(Ready.of(doorway.service, url_of(listener), time.perf_counter() - began))
+            on_ready(Ready.of(doorway.service, url_of(listener, settings), time.perf_counter() - began))
 
     doorway = Doorway(load, opened)
     server = DrainingServer(doorway, settings, doorway, behind_proxy=behind_proxy)
@@ -140,7 +142,7 @@ def running_server(
         app = create_app(engine, model_name, settings, fingerprint=fingerprint)
         server = DrainingServer(app, settings, app.state.service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
-        url = url_of(listener)
+        url = url_of(listener, settings)
         thread.start()
         try:
             server.wait_started(thread)
@@ -172,13 +174,14 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, settings: ServerSettings | None = None) -> str:
     """Return the address a client uses."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound to
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings is not None and settings.tls_cert is not None else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def model_name_of(folder: Path) -> str:
@@ -215,6 +218,10 @@ class DrainingServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_keep_alive=30,
+            http=partial(TimedHead, head_seconds=settings.header_timeout_seconds),  # type: ignore[arg-type]
+            # Between the front and its replicas nobody listens in.
+            ssl_certfile=None if behind_proxy else settings.tls_cert,
+            ssl_keyfile=None if behind_proxy else settings.tls_key,
             # Answers are broken off after the drain time; uvicorn's own axe falls later.
             timeout_graceful_shutdown=int(drain) + 10,
             ws="none",

@@ -18,6 +18,7 @@ from caslon.engine.engine import Engine
 from caslon.engine.request import Completion, Piece, SamplingParams
 from caslon.errors import CaslonError
 from caslon.server.admission import Admission
+from caslon.server.batcher import EmbeddingBatcher
 from caslon.server.calls import Call
 from caslon.server.errors import SERVER_ERROR, Refused, invalid
 from caslon.server.metrics import AnswerClock, ServerMetrics
@@ -50,6 +51,7 @@ class Answer:
         self._on_piece = on_piece
         self._service = service
         self._handle: Handle | None = None
+        self._attached = threading.Event()
         self._wanted_end: str | None = None
         self._lock = threading.Lock()
 
@@ -67,6 +69,7 @@ class Answer:
         """Take the engine's handle, which is only there when the first pieces may already have come."""
         with self._lock:
             self._handle = handle
+            self._attached.set()
             unwanted = self._wanted_end is not None
         if unwanted:
             handle.cancel()
@@ -87,6 +90,8 @@ class Answer:
         """Return the whole answer. After its last piece has come this does not wait. `Refused` if the server broke it off."""
         if self.broken is not None:
             raise self.broken
+        if self.is_running:  # a short answer may end before its handle is back
+            self._attached.wait()
         if self._handle is None:
             raise Refused(503, "the answer was never started", code="aborted", kind=SERVER_ERROR)
         completion = self._handle.result()
@@ -156,6 +161,7 @@ class Service:
         self.metrics = ServerMetrics(model_name, self._figures)
         self.metrics.describe_cache(_cache_labels(engine))
         engine.on_step = self.metrics.step_tokens.observe
+        self.embeddings = EmbeddingBatcher(lambda texts, pooling: engine.embed(texts, pooling).tolist())
         self.admission = Admission(settings, model_name, fingerprint, engine.tokenizer)
         self.progress = Progress()
         self.open: set[Answer] = set()

@@ -25,6 +25,8 @@ log = logging.getLogger("caslon.server")
 LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
 MOST_WAITING_BYTES = 1 << 20
 EVENT_BYTES = 250  # what stands around a piece's text
+# Proxies must not hold pieces back until there are many.
+UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 DONE = b"data: [DONE]\n\n"
 
 
@@ -122,9 +124,7 @@ class EventStream(StreamingResponse):
     """A stream of events that cancels its answers when it ends, however it ends."""
 
     def __init__(self, events: AsyncIterator[bytes], answers: Sequence[Answer]) -> None:
-        # Proxies must not hold pieces back until there are many.
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(_with_error_event(events), media_type="text/event-stream", headers=headers)
+        super().__init__(_with_error_event(events), media_type="text/event-stream", headers=UNBUFFERED)
         self.answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,6 +137,14 @@ class EventStream(StreamingResponse):
         finally:
             watch.cancel()
             cancel_all(self.answers)
+
+
+class TextStream(EventStream):
+    """A stream of plain text. An error in it breaks the connection off, for plain text has no word for one."""
+
+    def __init__(self, texts: AsyncIterator[bytes], answers: Sequence[Answer]) -> None:
+        StreamingResponse.__init__(self, texts, media_type="text/plain; charset=utf-8", headers=UNBUFFERED)
+        self.answers = answers
 
 
 async def _with_error_event(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -70,7 +70,7 @@ async def _serve(listener: socket.socket, replicas: Replicas, on_ready: Callable
         first = await replicas.start()
         server = DrainingServer(proxy_app(replicas), replicas.settings, replicas)
         seconds = time.perf_counter() - began
-        ready = dataclasses.replace(first, url=url_of(listener), seconds=seconds)
+        ready = dataclasses.replace(first, url=url_of(listener, replicas.settings), seconds=seconds)
         server.on_started = lambda: on_ready(ready)
         async with _control(replicas):
             await server.serve(sockets=[listener])

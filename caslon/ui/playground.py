@@ -4,10 +4,9 @@ Gradio carries all its assets in its wheel; fonts are the system's, telemetry an
 content-security policy keeps the browser from asking any other host. The page asks the same service as the API does.
 """
 
-import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from html import escape
 from importlib import resources
 from queue import SimpleQueue
@@ -17,57 +16,48 @@ import gradio as gr
 from fastapi import FastAPI
 
 from caslon.engine.request import Piece, SamplingParams
-from caslon.errors import CaslonError, UserError
+from caslon.errors import CaslonError
+from caslon.server.chat_wire import ChatRequest
+from caslon.server.conversation import prepared
 from caslon.server.errors import Refused, refused_from
+from caslon.server.forms import form_of
+from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
-from caslon.ui.tokens import TokenView, answer_box, conversation, facts_line, problem_line
+from caslon.server.wire import CompletionRequest, checked
+from caslon.ui.controls import Value, as_curl, as_python, controls, fields_of
+from caslon.ui.theme import theme
+from caslon.ui.tokens import TokenView, answer_box, conversation, facts_line, problem_line, side_by_side
 
 ALTERNATIVES = 6  # shown for each token
 REFRESH_SECONDS = 0.08  # a browser need not draw more often
 MOST_AT_ONCE = 64
-START_TEMPERATURE = 0.8  # a page is for trying things: always the likeliest token would show one answer only
+MOST_SIDE_BY_SIDE = 4
+AS_IT_LIKES = "as the model likes"
 EMPTY = '<span class="empty">The model’s text appears here. Point at a token to see its rivals.</span>'
 LEGEND = '<div class="legend">sure <i></i> surprised</div>'
 EXAMPLE = "def read_lines(path):\n"
 
-# Printer's red-brown, from paper to ink.
-RUST = gr.themes.Color(
-    c50="#fdf5f0",
-    c100="#fae6da",
-    c200="#f3cbb3",
-    c300="#e8a680",
-    c400="#d97d4a",
-    c500="#c2571a",
-    c600="#b04c15",
-    c700="#9a4413",
-    c800="#7d370f",
-    c900="#5f2b0d",
-    c950="#3d1b08",
-    name="rust",
-)
-
 Turns = list[dict[str, str]]
-Values = tuple[float | str | None, ...]
 
 
 class RunningAnswers:
-    """The answer each open page is waiting for, so that Stop and closing the page reach the engine."""
+    """The answers each open page is waiting for, so that Stop and closing the page reach the engine."""
 
     def __init__(self) -> None:
-        self._by_page: dict[str, Answer] = {}
+        self._by_page: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
 
-    def start(self, page: str, answer: Answer) -> None:
-        """Note a page's answer; one it was still waiting for is stopped."""
+    def start(self, page: str, answers: list[Answer]) -> None:
+        """Note a page's answers; those it was still waiting for are stopped."""
         self.stop(page)
         with self._lock:
-            self._by_page[page] = answer
+            self._by_page[page] = answers
 
     def stop(self, page: str) -> None:
-        """Stop a page's answer, if it waits for one."""
+        """Stop a page's answers, if it waits for any."""
         with self._lock:
-            answer = self._by_page.pop(page, None)
-        if answer:
+            answers = self._by_page.pop(page, [])
+        for answer in answers:
             answer.cancel()
 
 
@@ -78,16 +68,24 @@ class Playground:
         self.service = service
         self.running = RunningAnswers()
 
-    def complete(self, request: gr.Request, prompt: str, *values: float | str | None) -> Iterator[tuple[str, str]]:
-        """Yield the growing completion and a line of facts."""
-        view = TokenView(self.service.tokenizer, prompt)
+    def complete(
+        self, request: gr.Request, prompt: str, answers: float, *values: Value
+    ) -> Iterator[tuple[str, str, str, str, str]]:
+        """Yield the growing completions, a line of facts, the request as code, and the prompt as the model saw it."""
+        views = [TokenView(self.service.tokenizer, prompt) for _ in range(int(answers))]
+        told = ("", "", "")
         try:
-            params = self._params(values, logprobs=ALTERNATIVES)
+            body = {"model": self.service.model_name, "prompt": prompt, "n": len(views), **fields_of(values)}
+            fields = checked(CompletionRequest, body)
             ids = self.service.text_ids(prompt)
-            for facts in self._write(ids, params, request, view):
-                yield view.html(live=not facts), facts
+            told = (*_as_code(request, "/v1/completions", body), self._seen(ids))
+            params = sampling_params(self.service, fields, max_tokens=fields.max_tokens or 1, logprobs=ALTERNATIVES)
+            form = form_of(fields)
+            options = [{"constraint": self.service.engine.constraint(form)} if form else {} for _ in params]
+            for facts in self._write(ids, params, options, request, views):
+                yield side_by_side([view.html(live=not facts) for view in views]), facts, *told
         except (CaslonError, Refused) as error:
-            yield view.html(), problem_line(refused_from(error).message)
+            yield side_by_side([view.html() for view in views]), problem_line(refused_from(error).message), *told
 
     def ask(self, text: str, turns: Turns) -> tuple[str, Turns, str]:
         """Move the question from its box into the conversation."""
@@ -96,21 +94,26 @@ class Playground:
         return "", turns, conversation(turns)
 
     def answer(
-        self, request: gr.Request, turns: Turns, system: str, *values: float | str | None
-    ) -> Iterator[tuple[Turns, str, str]]:
-        """Yield the conversation with a growing answer, its picture, and a line of facts."""
+        self, request: gr.Request, turns: Turns, system: str, thinking: str, *values: Value
+    ) -> Iterator[tuple[Turns, str, str, str, str, str]]:
+        """Yield the conversation with a growing answer, its picture, facts, the request as code, and the model's prompt."""
+        told = ("", "", "")
         if not turns or turns[-1]["role"] != "user":
-            yield turns, conversation(turns), ""
+            yield turns, conversation(turns), "", *told
             return
         view = TokenView(self.service.tokenizer)
         head = [{"role": "system", "content": system}] if system.strip() else []
         try:
-            ids = self.service.chat_ids([*head, *turns])
-            for facts in self._write(ids, self._params(values), request, view):
-                answered = [*turns, {"role": "assistant", "content": view.text}]
-                yield answered, conversation(answered, live=not facts), facts
+            body = {"model": self.service.model_name, "messages": [*head, *turns], **fields_of(values)}
+            if thinking != AS_IT_LIKES:
+                body["thinking"] = thinking
+            ready = prepared(self.service, checked(ChatRequest, body))
+            told = (*_as_code(request, "/v1/chat/completions", body), self._seen(ready.prompt))
+            for facts in self._write(ready.prompt, ready.params, ready.options, request, [view]):
+                answered = [*turns, _said(view)]
+                yield answered, conversation(answered, live=not facts), facts, *told
         except (CaslonError, Refused) as error:
-            yield turns, conversation(turns), problem_line(refused_from(error).message)
+            yield turns, conversation(turns), problem_line(refused_from(error).message), *told
 
     def retry(self, turns: Turns) -> tuple[Turns, str]:
         """Take the last answer back, so that its question is answered again."""
@@ -126,59 +129,72 @@ class Playground:
         """Stop what this page waits for."""
         self.running.stop(page_of(request))
 
-    def _write(self, ids: list[int], params: SamplingParams, request: gr.Request, view: TokenView) -> Iterator[str]:
+    def _seen(self, ids: list[int]) -> str:
+        return self.service.tokenizer.decode(ids)
+
+    def _write(
+        self,
+        ids: list[int],
+        params: list[SamplingParams],
+        options: list[dict[str, Any]],
+        request: gr.Request,
+        views: list[TokenView],
+    ) -> Iterator[str]:
         """Let the engine write for who opened the page; yield an empty line at each refresh and the facts at the end."""
         assert request.request is not None  # only a call from Python has none
         with self.service.page_call(request.request.state.call) as service:
-            yield from self._written(service, ids, params, page_of(request), view)
-
-    def _written(
-        self, service: Service, ids: list[int], params: SamplingParams, page: str, view: TokenView
-    ) -> Iterator[str]:
-        began = drawn = time.perf_counter()
-        first = None
-        pieces: SimpleQueue[Piece] = SimpleQueue()
-        [answer] = service.submit([ids], [params], lambda _, piece: pieces.put(piece))
-        self.running.start(page, answer)
-        for piece in iter(pieces.get, None):
-            view.add(piece)
-            now = time.perf_counter()
-            if first is None and piece.ids:
-                first = now
-            if now - drawn >= REFRESH_SECONDS:
-                drawn = now
-                yield ""
-            if piece.finish_reason is not None:
-                break
-        completion = answer.result()
-        seconds = time.perf_counter() - (first or began)
-        speed = f"{(len(completion.ids) - 1) / seconds:.1f} tokens/s" if seconds > 0 and len(completion.ids) > 1 else ""
-        facts = [
-            f"{completion.prompt_tokens} + {len(completion.ids)} tokens",
-            f"first after {(first or began) - began:.2f} s",
-            speed,
-            REASONS.get(completion.finish_reason, completion.finish_reason),
-            f"seed {completion.seed}" if params.temperature > 0 else "greedy",
-        ]
-        yield facts_line(fact for fact in facts if fact)
-
-    def _params(self, values: Values, *, logprobs: int | None = None) -> SamplingParams:
-        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty")
-        chosen: dict[str, Any] = dict(zip((*names, "frequency_penalty", "seed", "stop"), values, strict=True))
-        for name in ("max_tokens", "top_k"):
-            chosen[name] = int(chosen[name])
-        chosen["seed"] = _seed(str(chosen["seed"] or ""))
-        # Written one on a line, with \n for a line end.
-        stops = str(chosen["stop"] or "").splitlines()
-        chosen["stop"] = tuple(stop.replace("\\n", "\n") for stop in stops if stop)
-        return self.service.engine.params(**chosen, logprobs=logprobs)
+            began = time.perf_counter()
+            pieces: SimpleQueue[tuple[int, Piece]] = SimpleQueue()
+            put = lambda index, piece: pieces.put((index, piece))  # noqa: E731
+            answers = service.submit([ids] * len(params), params, put, options)
+            self.running.start(page_of(request), answers)
+            first = yield from _gathered(pieces, views)
+            yield _facts(answers, params, began, first or began)
 
 
-def _seed(text: str) -> int:
-    try:
-        return int(text) if text.strip() else secrets.randbelow(1_000_000)  # short enough to be written down
-    except ValueError:
-        raise UserError(f"the seed '{text}' is not a whole number", fix="clear it for a new one each time") from None
+def _gathered(pieces: "SimpleQueue[tuple[int, Piece]]", views: list[TokenView]) -> Generator[str, None, float | None]:
+    """Show pieces until all answers have ended; return when the first token came."""
+    first, drawn, open_ = None, time.perf_counter(), len(views)
+    while open_:
+        index, piece = pieces.get()
+        views[index].add(piece)
+        now = time.perf_counter()
+        if first is None and piece.ids:
+            first = now
+        open_ -= piece.finish_reason is not None
+        if now - drawn >= REFRESH_SECONDS:
+            drawn = now
+            yield ""
+    return first
+
+
+def _facts(answers: list[Answer], params: list[SamplingParams], began: float, first: float) -> str:
+    completions = [answer.result() for answer in answers]
+    written = sum(len(completion.ids) for completion in completions)
+    seconds = time.perf_counter() - first
+    speed = f"{(written - len(answers)) / seconds:.1f} tokens/s" if seconds > 0 and written > len(answers) else ""
+    reasons = dict.fromkeys(REASONS.get(one.finish_reason, one.finish_reason) for one in completions)
+    thought = sum(completion.thinking_tokens for completion in completions)
+    facts = [
+        f"{completions[0].prompt_tokens} + {written} tokens",
+        f"{thought} of them thinking" if thought else "",
+        f"first after {first - began:.2f} s",
+        speed,
+        ", ".join(reasons),
+        f"seed {completions[0].seed}" if params[0].temperature > 0 else "greedy",
+    ]
+    return facts_line(fact for fact in facts if fact)
+
+
+def _said(view: TokenView) -> dict[str, str]:
+    thought = {"reasoning_content": view.thinking} if view.thinking else {}
+    return {"role": "assistant", "content": view.text, **thought}
+
+
+def _as_code(request: gr.Request, path: str, body: dict[str, Any]) -> tuple[str, str]:
+    assert request.request is not None
+    url = str(request.request.base_url).rstrip("/")
+    return as_curl(url, path, body), as_python(url, path, body)
 
 
 REASONS = {
@@ -212,33 +228,6 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
         show_error=False,
     )
     return mounted
-
-
-def theme() -> gr.themes.Base:
-    """Return a quiet theme in the system's own fonts."""
-    return gr.themes.Base(
-        primary_hue=RUST,
-        neutral_hue="stone",
-        radius_size="sm",
-        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
-        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
-    ).set(
-        block_border_width="0px",
-        block_background_fill="transparent",
-        block_background_fill_dark="transparent",
-        block_padding="10px 0px",
-        block_label_border_width="0px",
-        input_background_fill="*background_fill_primary",
-        input_background_fill_dark="*neutral_900",
-        input_border_width="1px",
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        button_primary_text_color="#ffffff",
-        button_large_text_weight="500",
-        button_large_text_size="*text_md",
-        button_large_padding="8px 18px",
-        slider_color="*primary_600",
-    )
 
 
 def playground(service: Service) -> gr.Blocks:
@@ -275,9 +264,12 @@ def _completion_tab(page: Playground) -> None:
             output = gr.HTML(answer_box(EMPTY), padding=False)
             facts = gr.HTML(padding=False)
             gr.HTML(LEGEND, padding=False)
+            told = _told()
         with gr.Column(scale=3, min_width=240):
-            controls = _controls(page.service, min(128, page.service.context))
-    gr.on([go.click, prompt.submit], page.complete, [prompt, *controls], [output, facts], show_progress="hidden")
+            answers = gr.Slider(1, MOST_SIDE_BY_SIDE, 1, step=1, label="Answers side by side")
+            chosen = controls(page.service, min(128, page.service.context))
+    inputs = [prompt, answers, *chosen]
+    gr.on([go.click, prompt.submit], page.complete, inputs, [output, facts, *told], show_progress="hidden")
     stop.click(page.stop, queue=False)
 
 
@@ -293,44 +285,25 @@ def _chat_tab(page: Playground) -> None:
                 retry = gr.Button("Retry", min_width=80)
                 clear = gr.Button("Clear", min_width=80)
             facts = gr.HTML(padding=False)
+            told = _told()
         with gr.Column(scale=3, min_width=240):
             system = gr.Textbox(label="System message", lines=2, max_lines=6)
-            controls = _controls(page.service, min(256, page.service.context // 2))
-    inputs = [turns, system, *controls]
-    outputs = [turns, shown, facts]
+            thinking = gr.Dropdown([AS_IT_LIKES, "off", "shown"], value=AS_IT_LIKES, label="Thinking")
+            chosen = controls(page.service, min(256, page.service.context // 2))
+    inputs = [turns, system, thinking, *chosen]
+    outputs = [turns, shown, facts, *told]
     asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns, shown], queue=False)
     asked.then(page.answer, inputs, outputs, show_progress="hidden")
     again = retry.click(page.retry, turns, [turns, shown], queue=False)
     again.then(page.answer, inputs, outputs, show_progress="hidden")
     stop.click(page.stop, queue=False)
-    clear.click(page.clear, None, outputs, queue=False)
+    clear.click(page.clear, None, [turns, shown, facts], queue=False)
 
 
-def _controls(service: Service, max_tokens: int) -> list[gr.components.Component]:
-    """Return the sampling controls in the order `Playground._params` reads them."""
-    given = service.engine.params()
-    shown = [
-        gr.Slider(1, service.context, max_tokens, step=1, label="New tokens, at most"),
-        gr.Slider(
-            0,
-            2,
-            START_TEMPERATURE,
-            step=0.05,
-            label="Temperature",
-            info="0 takes the likeliest",
-        ),
-        gr.Slider(0.01, 1, given.top_p, step=0.01, label="Top-p"),
-    ]
-    with gr.Accordion("More", open=False):
-        hidden = [
-            gr.Slider(0, 200, given.top_k, step=1, label="Top-k", info="0 is off"),
-            gr.Slider(0, 1, given.min_p, step=0.01, label="Min-p"),
-            gr.Slider(0.5, 2, given.repetition_penalty, step=0.05, label="Repetition penalty"),
-            gr.Slider(-2, 2, 0, step=0.1, label="Presence penalty"),
-            gr.Slider(-2, 2, 0, step=0.1, label="Frequency penalty"),
+def _told() -> list[gr.components.Component]:
+    """Return the boxes that tell what was asked: the request as code and the prompt as the model saw it."""
+    with gr.Accordion("This request as code, and the model's prompt", open=False):
+        return [
+            gr.Textbox(label=label, lines=2, max_lines=12, interactive=False, buttons=["copy"])
+            for label in ("curl", "Python", "Prompt as the model saw it")
         ]
-    tail = [
-        gr.Textbox("", label="Seed", lines=1, max_lines=1, placeholder="a new one each time"),
-        gr.Textbox("", label="Stop at", lines=1, max_lines=4, placeholder="one on a line, \\n for a line end"),
-    ]
-    return [*shown, *hidden, *tail]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from caslon.engine.request import Piece, TokenLogprob
+from caslon.engine.sections import THINKING
 from caslon.server.logprobs import token_text
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -18,13 +19,17 @@ class TokenView:
     prompt: str = ""
     tokens: int = 0
     text: str = ""
+    thinking: str = ""
     _done: list[str] = field(default_factory=list)
     _waiting: list[TokenLogprob] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         """Add a piece; tokens without text wait for the piece that brings it."""
         self.tokens += len(piece.ids)
-        self.text += piece.text
+        if piece.section.kind == THINKING:
+            self.thinking += piece.text
+        else:
+            self.text += piece.text
         self._waiting.extend(piece.logprobs)
         if piece.text:
             self._done.append(self._span(piece.text, self._waiting))
@@ -64,17 +69,30 @@ def answer_box(content: str) -> str:
     return f'<div class="answer-frame"><div class="answer"><div>{content}</div></div></div>'
 
 
+def side_by_side(boxes: Sequence[str]) -> str:
+    """Return answers beside each other; a single one has all the room."""
+    return boxes[0] if len(boxes) == 1 else f'<div class="side-by-side">{"".join(boxes)}</div>'
+
+
 def conversation(turns: Sequence[Mapping[str, str]], *, live: bool = False) -> str:
     """Return the turns of a chat, as plain text: nothing a model writes is taken for a page's own markup."""
     mark = '<span class="cursor"></span>' if live else ""
     said = [
-        f'<div class="turn {escape(turn["role"])}"><span>{escape(turn["content"])}'
+        f'<div class="turn {escape(turn["role"])}"><span>{_thoughts(turn)}{escape(turn["content"])}'
         f"{mark if place == len(turns) else ''}</span></div>"
         for place, turn in enumerate(turns, start=1)
     ]
     # The newest stands first and the box is laid out from below, so that the end stays in sight while it grows.
     empty = '<span class="empty">Ask something.</span>'
     return f'<div class="conversation" aria-live="polite">{"".join(reversed(said)) or empty}</div>'
+
+
+def _thoughts(turn: Mapping[str, str]) -> str:
+    thought = turn.get("reasoning_content")
+    if not thought:
+        return ""
+    opened = "" if turn["content"] else " open"  # in sight while there is nothing else to see
+    return f'<details class="thinking"{opened}><summary>Thinking</summary>{escape(thought)}</details>'
 
 
 def visible(text: str) -> str:

@@ -171,3 +171,67 @@ def test_the_engine_obeys_at_any_temperature(engine, name: str) -> None:
         assert whole.finish_reason in ("stop", "length")
         if whole.finish_reason == "stop":
             jsonschema.validate(json.loads(whole.text), SCHEMAS[name])
+
+
+MANY = SCHEMAS | {
+    "address": {
+        "type": "object",
+        "properties": {
+            "mail": {"type": "string", "pattern": "^[a-z]{1,8}@example\\.org$"},
+            "zip": {"type": "string", "pattern": "^[0-9]{5}$"},
+        },
+        "required": ["mail", "zip"],
+        "additionalProperties": False,
+    },
+    "either": {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 0, "maximum": 9}, {"type": "null"}]},
+    "tree": {
+        "type": "object",
+        "properties": {
+            "left": {
+                "type": "object",
+                "properties": {"leaf": {"type": "boolean"}},
+                "required": ["leaf"],
+                "additionalProperties": False,
+            },
+            "right": {"$ref": "#/properties/left"},
+        },
+        "required": ["left", "right"],
+        "additionalProperties": False,
+    },
+    "tuple": {
+        "type": "array",
+        "prefixItems": [{"enum": ["a", "b"]}, {"type": "integer", "minimum": 1, "maximum": 3}],
+        "items": False,
+        "minItems": 2,
+        "maxItems": 2,
+    },
+    "date": {"type": "string", "format": "date"},
+    "number": {"type": "number", "minimum": -1, "maximum": 1},
+    "optional": {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}, "b": {"const": 7}, "c": {"enum": ["x"]}},
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MANY)
+def test_a_thousand_answers_of_each_schema(decoder, tokenizer: Tokenizer, name: str) -> None:
+    from caslon.engine.engine import Engine
+    from caslon.engine.settings import EngineSettings
+
+    with Engine(decoder, tokenizer, EngineSettings(max_running=64, max_step_tokens=512)) as engine:
+        form = forms.json_schema(MANY[name])
+        handles = [
+            engine.submit(
+                [5], engine.params(max_tokens=150, seed=seed, temperature=1.0), constraint=engine.constraint(form)
+            )
+            for seed in range(1000)
+        ]
+        answers = [handle.result(600) for handle in handles]
+    whole = [answer for answer in answers if answer.finish_reason != "length"]
+    assert {answer.finish_reason for answer in whole} <= {"stop"}
+    assert len(whole) > 600
+    for answer in whole:
+        jsonschema.validate(json.loads(answer.text), MANY[name])

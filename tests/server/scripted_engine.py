@@ -9,7 +9,7 @@ from simulated_engine import SimulatedEngine
 from caslon.engine.answer import Answer, Handle, OnPiece
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
-from caslon.engine.request import Constraint, Piece, SamplingParams, TokenLogprob
+from caslon.engine.request import Constraint, ContextLengthExceeded, Piece, SamplingParams, TokenLogprob
 from caslon.engine.request import Sequence as Life
 from caslon.engine.sampler import Choice
 from caslon.engine.sections import NO_SECTIONS, Sections
@@ -29,7 +29,8 @@ class ScriptedEngine(SimulatedEngine):
         self.end_ids = frozenset(tokenizer.stop_ids)
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        pass
+        if len(prompt_ids) + params.total_tokens > self.model_context:
+            raise ContextLengthExceeded(len(prompt_ids), params.total_tokens, self.model_context)
 
     def constraint(self, form: AnswerForm) -> Constraint:
         self.forms.append(form)

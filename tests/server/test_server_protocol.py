@@ -1,0 +1,254 @@
+"""How requests are read: unknown fields, origins, TLS, slow heads, batches of embeddings, malformed bodies."""
+
+import asyncio
+import datetime
+import json
+import random
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from caslon.engine.engine import Engine
+from caslon.errors import UserError
+from caslon.server.batcher import BATCH_TEXTS, EmbeddingBatcher
+from caslon.server.run import running_server
+from caslon.server.settings import ServerSettings
+from caslon.settings import checked
+
+CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+
+
+def test_lenient_names_what_it_left_out(engine) -> None:
+    with running_server(engine, "fox", ServerSettings(page=False, lenient=True)) as url:
+        body = {**CHAT, "temprature": 1, "weird ü": 2, "stream_options": None}
+        body["messages"] = [{"role": "user", "content": "x", "colour": "red"}]
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        assert set(answer.headers["x-caslon-ignored"].split(",")) == {
+            "temprature",
+            "weird%20%C3%BC",
+            "messages.0.colour",
+        }
+        assert httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "temperature": 9}).status_code == 400
+
+
+def test_unknown_fields_inside_get_their_nearest_spelling(url: str) -> None:
+    body = {**CHAT, "response_format": {"type": "regex", "regexp": "x"}}
+    error = httpx.post(f"{url}/v1/chat/completions", json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("unknown_parameter", "response_format.regexp")
+    assert "did you mean 'regex'" in error["message"]
+
+
+def test_broken_json_says_where(url: str) -> None:
+    for body, words in ((b'{"prompt": "\xff"}', "column 13"), (b'{"prompt":\n x}', "line 2 column 2")):
+        error = httpx.post(f"{url}/v1/completions", content=body).json()["error"]
+        assert error["code"] == "invalid_json"
+        assert words in error["message"]
+
+
+def test_only_named_origins_may_ask(engine) -> None:
+    with running_server(engine, "fox", ServerSettings(page=False, cors_origins=("https://a.example",))) as url:
+        for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
+            asked = {"origin": origin, "access-control-request-method": "POST"}
+            answer = httpx.options(f"{url}/v1/completions", headers=asked)
+            assert answer.headers.get("access-control-allow-origin") == allowed
+    with pytest.raises(UserError, match="origin"):
+        checked(ServerSettings, cors_origins=("*",))
+
+
+def test_no_origin_may_ask_unless_named(url: str) -> None:
+    answer = httpx.get(f"{url}/v1/models", headers={"origin": "https://a.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_head_that_never_ends_is_cut(engine) -> None:
+    settings = ServerSettings(page=False, header_timeout_seconds=0.3)
+    with running_server(engine, "fox", settings) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as slow:
+            slow.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ")
+            assert slow.recv(100) == b""  # closed; a server that waits would time this out
+        body = json.dumps({"prompt": "x", "max_tokens": 1}).encode()
+        with socket.create_connection((host, int(port)), timeout=20) as late:
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            late.sendall(head.encode())
+            time.sleep(0.6)  # the body may take longer than the head
+            late.sendall(body)
+            assert late.recv(15).startswith(b"HTTP/1.1 200")
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1)
+    )
+    certificate = builder.add_extension(
+        x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(__import__("ipaddress").ip_address("127.0.0.1"))]
+        ),
+        critical=False,
+    ).sign(key, hashes.SHA256())
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def test_https(engine, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    settings = ServerSettings(page=False, tls_cert=certificate, tls_key=key)
+    with running_server(engine, "fox", settings) as url:
+        assert url.startswith("https://")
+        context = ssl.create_default_context(cafile=str(certificate))
+        assert httpx.get(f"{url}/health", verify=context).json() == {"status": "ok"}
+    with pytest.raises(UserError, match="go together"):
+        checked(ServerSettings, tls_cert=certificate)
+
+
+@pytest.mark.promise("server", "No embedding is lost or goes to the wrong caller, and no batch has more than 32 texts")
+def test_embeddings_of_many_callers_share_batches() -> None:
+    sizes: list[int] = []
+
+    def embed(texts, pooling):
+        sizes.append(len(texts))
+        return [[float(ids[0]), 1.0 if pooling == "last" else 0.0] for ids in texts]
+
+    async def all_callers() -> None:
+        batcher, chooser = EmbeddingBatcher(embed), random.Random(1)
+
+        async def caller(number: int) -> None:
+            await asyncio.sleep(chooser.random() / 10)
+            texts = [[number * 10 + index] for index in range(chooser.randint(1, 4))]
+            pooling = chooser.choice(("mean", "last"))
+            found = await batcher.vectors(texts, pooling)
+            assert found == [[float(ids[0]), 1.0 if pooling == "last" else 0.0] for ids in texts]
+
+        await asyncio.gather(*(caller(number) for number in range(4000)))
+
+    asyncio.run(all_callers())
+    assert max(sizes) <= BATCH_TEXTS
+    assert sum(sizes) >= 4000
+    assert len(sizes) < 4000
+
+
+def test_one_failed_batch_fails_alone() -> None:
+    def embed(texts, pooling):
+        if texts[0][0] == 0:
+            raise ValueError("broken")
+        return [[1.0] for _ in texts]
+
+    async def ask() -> None:
+        batcher = EmbeddingBatcher(embed)
+        with pytest.raises(Exception, match="failed on this request"):
+            await batcher.vectors([[0]], "mean")
+        assert await batcher.vectors([[1]], "mean") == [[1.0]]
+
+    asyncio.run(ask())
+
+
+BODIES = {
+    "/v1/completions": {"prompt": "x", "max_tokens": 1, "temperature": 0.5, "stop": ["a"], "logprobs": 1},
+    "/v1/chat/completions": {
+        **CHAT,
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "integer"}}},
+    },
+    "/v1/responses": {
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}]}],
+        "max_output_tokens": 2,
+    },
+    "/v1/messages": {
+        **CHAT,
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "thinking": {"type": "disabled"},
+    },
+    "/v1/embeddings": {"input": ["x", "y"], "dimensions": 2},
+    "/generate": {"prompt": "x", "max_tokens": 1, "stream": False},
+    "/tokenize": {"messages": CHAT["messages"]},
+    "/detokenize": {"tokens": [1, 2]},
+    "/apply-template": {"messages": CHAT["messages"], "chat_template_kwargs": {"a": 1}},
+}
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1 << 70,
+    1e308,
+    "",
+    "\ud83e\udd8a",
+    "x" * 5000,
+    [],
+    {},
+    [[]],
+    [{}],
+    {"a": {}},
+    [None],
+    "\u0000",
+    {"type": []},
+]
+
+
+def damaged(value, chooser: random.Random):
+    """Return a JSON value with something wrong somewhere."""
+    if isinstance(value, dict) and value and chooser.random() < 0.8:
+        name = chooser.choice(list(value))
+        act = chooser.randrange(4)
+        changed = dict(value)
+        if act == 0:
+            del changed[name]
+        elif act == 1:
+            changed[name + chooser.choice("sx_")] = changed.pop(name)
+        else:
+            changed[name] = damaged(value[name], chooser)
+        return changed
+    if isinstance(value, list) and value and chooser.random() < 0.7:
+        place = chooser.randrange(len(value))
+        return [*value[:place], damaged(value[place], chooser), *value[place + 1 :]]
+    return chooser.choice(ODD)
+
+
+def throw_malformed(url: str, count: int, seed: int) -> dict[int, int]:
+    """Send damaged bodies; return how often each status came."""
+    chooser, seen = random.Random(seed), {}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(count):
+            path = chooser.choice(list(BODIES))
+            body = json.dumps(damaged(BODIES[path], chooser)).encode()
+            if chooser.random() < 0.15:
+                place = chooser.randrange(len(body))
+                body = body[:place] + bytes([chooser.randrange(256)]) + body[place + chooser.randrange(3) :]
+            answer = client.post(path, content=body)
+            seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
+            assert answer.status_code < 500 or answer.status_code == 503, (path, body, answer.text)
+            if answer.status_code != 200:
+                assert set(answer.json()["error"]) >= {"message", "type", "code"}
+        assert client.get("/health/live").status_code == 200
+    return seen
+
+
+@pytest.mark.promise("server", "No malformed body makes the server fail or hang")
+def test_malformed_bodies(tiny_engine: Engine) -> None:
+    with running_server(tiny_engine, "tiny", ServerSettings(page=False)) as url:
+        seen = throw_malformed(url, 400, seed=1)
+    assert seen[400] > 100
+    assert set(seen) <= {200, 400, 404, 413}
+
+
+@pytest.mark.slow
+def test_thousands_of_malformed_bodies(tiny_engine: Engine) -> None:
+    with running_server(tiny_engine, "tiny", ServerSettings(page=False)) as url:
+        seen = throw_malformed(url, 8000, seed=2)
+    assert set(seen) <= {200, 400, 404, 413}
