@@ -16,7 +16,7 @@ from caslon.server.errors import invalid
 from caslon.tokenizer.tokenizer import Tokenizer
 
 MAX_CALLS = 8  # that a grammar lets a model make in one answer
-WHITESPACE = {"whitespace_pattern": r"[\x20\n]{1,4}"}
+WHITESPACE = {"whitespace_pattern": r"\x20"}  # as the templates write it
 
 
 @dataclass(frozen=True)
