@@ -80,6 +80,7 @@ class Load:
                 (self.answers if good else self.failures).append(answer.text)
             except httpx.HTTPError as error:
                 self.failures.append(error)
+            time.sleep(0.05)
 
     def __enter__(self) -> "Load":
         for thread in self.threads:

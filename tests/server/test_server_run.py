@@ -17,6 +17,7 @@ from caslon.errors import UserError
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.model.folder import save_model_folder
+from caslon.server.audit import audit_lines, verify_audit
 from caslon.server.run import listening_socket, model_name_of, running_server, serve
 from caslon.server.settings import ServerSettings
 
@@ -26,7 +27,8 @@ from pathlib import Path
 from caslon.server.run import serve
 from caslon.server.settings import ServerSettings
 torch.set_num_threads(1)
-settings = ServerSettings(port=0, page=False, drain_timeout_seconds=float(sys.argv[2]))
+state = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+settings = ServerSettings(port=0, page=False, drain_timeout_seconds=float(sys.argv[2]), state=state)
 serve(Path(sys.argv[1]), settings, on_ready=lambda ready: print(ready.url, ready.model_name, flush=True))
 """
 
@@ -42,8 +44,8 @@ def model_folder(tokenizer, tmp_path_factory) -> Path:
     return folder
 
 
-def started(folder: Path, drain_seconds: float) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), str(drain_seconds)]
+def started(folder: Path, drain_seconds: float, *more: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), str(drain_seconds), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     url, name = process.stdout.readline().split()
     assert name == "london-finetune.sft"
@@ -75,6 +77,23 @@ def test_what_does_not_end_in_time_gets_an_error_event(model_folder: Path) -> No
     assert "event: error" in rest
     assert "data: [DONE]" not in rest
     assert process.wait(20) == 0
+
+
+@pytest.mark.promise("server", "kill -9 loses no audit line of a request that was answered")
+def test_kill_9_loses_no_answered_line(model_folder: Path, tmp_path: Path) -> None:
+    process, url = started(model_folder, 60, str(tmp_path))
+    body = {"prompt": "the", "max_tokens": 5, "ignore_eos": True}
+    with httpx.Client(base_url=url, timeout=60) as http:
+        for number in range(6):
+            answer = http.post("/v1/completions", json={**body, "stream": number % 2 == 0})
+            assert answer.status_code == 200
+        endless = {**body, "max_tokens": 3900, "stream": True}
+        with http.stream("POST", "/v1/completions", json=endless) as response:
+            next(response.iter_lines())
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert verify_audit(tmp_path).lines == 6
+    assert [line["completion_tokens"] for line in audit_lines(tmp_path)] == [5] * 6
 
 
 def test_port_in_use_is_said_before_the_weights_are_read(model_folder: Path, monkeypatch) -> None:
