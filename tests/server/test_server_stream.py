@@ -1,13 +1,21 @@
 """What happens when something goes wrong in the middle of an answer."""
 
+import asyncio
+import itertools
 import json
+import socket
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from openai import APIError, InternalServerError, OpenAI
 
-from caslon.server.stream import event
+from caslon.engine.request import Piece
+from caslon.server.errors import Refused
+from caslon.server.run import running_server
+from caslon.server.settings import ServerSettings
+from caslon.server.stream import Pieces, event
 
 
 def wait_for(condition) -> None:
@@ -64,3 +72,40 @@ def test_no_character_of_the_text_can_end_an_event() -> None:
     sent = event({"text": text})
     assert len(sent.decode().strip().splitlines()) == 1
     assert json.loads(sent.removeprefix(b"data: "))["text"] == text
+
+
+@pytest.mark.promise("server", "A reader that is a megabyte behind is cut, and its answer stops")
+def test_a_reader_far_behind_ends_its_answer() -> None:
+    broken: list[Refused] = []
+    answer = SimpleNamespace(break_off=broken.append)
+
+    async def read_one_of_many() -> None:
+        pieces = Pieces()
+        pieces.put(0, Piece("first", ()))
+        reader = pieces.of([answer])
+        assert (await anext(reader))[1].text == "first"
+        for _ in range(1000):
+            pieces.put(0, Piece("x" * 700, ()))
+        assert broken == []
+        for _ in range(300):
+            pieces.put(0, Piece("x" * 700, ()))
+
+    asyncio.run(read_one_of_many())
+    assert broken[0].code == "slow_reader"
+
+
+@pytest.mark.promise("server", "A reader that takes nothing is cut after its time while others go on")
+def test_a_stalled_reader_is_cut(engine) -> None:
+    engine.answer_ids = lambda params: itertools.repeat(engine.tokenizer.encode("T")[0])
+    settings = ServerSettings(page=False, reader_timeout_seconds=0.5)
+    with running_server(engine, "fox", settings) as url:
+        host, port = url.removeprefix("http://").split(":")
+        body = json.dumps({"prompt": ["x"] * 8, "n": 16, "max_tokens": 190, "stream": True, "logprobs": 20}).encode()
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            stalled.connect((host, int(port)))
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            stalled.sendall(head.encode() + body)
+            wait_for(lambda: "abort" in engine.finished)
+            assert len(engine.seen) < 128
+            assert httpx.post(f"{url}/v1/completions", json={"prompt": "x", "max_tokens": 3}).status_code == 200
