@@ -26,6 +26,7 @@ class Answer:
         self, sequence: Sequence, tokenizer: Tokenizer, on_piece: OnPiece | None, sections: Sections = NO_SECTIONS
     ) -> None:
         self.sequence = sequence
+        self.sequences = [sequence]
         self.completion: Completion | None = None
         self.done = threading.Event()
         self._stream = SectionStream(tokenizer, sequence.params, sections)
@@ -33,7 +34,7 @@ class Answer:
         self._sent_tokens = 0
         self._last_text = ""
 
-    def accept(self, choice: Choice) -> None:
+    def accept(self, choice: Choice, *, was_guessed: bool = False) -> None:
         """Add the chosen token; send what can be shown; end the answer where the token ends it."""
         sequence, params = self.sequence, self.sequence.params
         if choice.error is not None:
@@ -42,6 +43,8 @@ class Answer:
             )
             self.end("stop") if complete else self.end("error", error=choice.error)
             return
+        if was_guessed:
+            sequence.guessed.append(sequence.output_tokens)
         sequence.append(choice.id)
         if sequence.first_token is None:
             sequence.first_token = time.perf_counter()
@@ -95,6 +98,7 @@ class Answer:
             seed=sequence.seed,
             times=sequence.times(),
             error=error,
+            guessed=tuple(sequence.guessed),
             thinking=self._stream.text(THINKING),
             thinking_tokens=self._stream.thinking_tokens,
             thinking_unclosed=self._stream.is_thinking,

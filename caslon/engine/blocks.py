@@ -81,9 +81,13 @@ class BlockPool:
             link = self._link_of[block]
             blocks.append(block)
             links.append(link)
+        self.share(blocks)
+        return blocks, links
+
+    def share(self, blocks: Sequence[int]) -> None:
+        """Hold each block once more."""
         for block in blocks:
             self._hold(block)
-        return blocks, links
 
     def remember(self, block: int, link: Link, ids: Iterable[int]) -> int:
         """Make a full block findable as the one that follows `link`; return the link that names it.

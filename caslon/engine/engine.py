@@ -9,9 +9,10 @@ import logging
 import secrets
 import threading
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -42,11 +43,13 @@ from caslon.engine.request import (
     SamplingParams,
     Sequence,
 )
-from caslon.engine.runner import StepOutput, runner_for
-from caslon.engine.sampler import Choice, sample, token_logprobs
-from caslon.engine.scheduler import Scheduler, StepPlan
+from caslon.engine.runner import runner_for
+from caslon.engine.scheduler import Scheduler
+from caslon.engine.search import new_answer
 from caslon.engine.sections import NO_SECTIONS, Sections
 from caslon.engine.settings import EngineSettings
+from caslon.engine.speculate import SpeculationCounts, Speculator, drafter_for
+from caslon.engine.stepper import Stepper
 from caslon.errors import CaslonError, UserError
 from caslon.model.decoder import Decoder
 from caslon.tokenizer.tokenizer import Tokenizer
@@ -76,6 +79,7 @@ class EngineStats:
     cached_tokens: int
     generated_tokens: int
     finished: Mapping[str, int]
+    speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
 
 
 @dataclass
@@ -151,10 +155,7 @@ class Engine:
         )
         self.adapters = Adapters(decoder, settings.max_adapters, base_digest)
         self._grammars = Grammars(tokenizer, self._eos_ids)
-        self._answers: dict[Sequence, Answer] = {}
-        self._counts: Counter[str] = Counter()
-        self._finished: Counter[str] = Counter()
-        self.on_step: Callable[[int], None] | None = None  # is told how many tokens each step computed
+        self._stepper = Stepper(self._runner, self._scheduler, Speculator(drafter_for(settings)))
         self._stepping = threading.Lock()
         self._mailbox = _Mailbox()
         self._finalizer = weakref.finalize(self, self._mailbox.close)  # runs at interpreter exit too
@@ -263,12 +264,16 @@ class Engine:
         sections: Sections = NO_SECTIONS,
         adapter: str | None = None,
         cache_salt: str = "",
+        priority: int = 0,
+        timeout_seconds: float | None = None,
+        request_id: str = "",
     ) -> Handle:
         """Start a request from any thread and return its handle.
 
         With `on_piece`, pieces go to that function, in the stepping thread, instead of the handle's iterator.
         `constraint` says which tokens may come; it belongs to this answer alone. `sections` are told apart in the pieces.
-        Only requests with the same `adapter` and `cache_salt` reuse each other's prompts.
+        Only requests with the same `adapter` and `cache_salt` reuse each other's prompts. Lower `priority` goes first. After
+        `timeout_seconds` the answer ends as it is then, with finish reason "timeout". `request_id` names it in the log.
         A request that cannot be served raises here: `ContextLengthExceeded`, `CacheTooSmall`, `InvalidParameter`,
         `UnknownAdapter`.
         """
@@ -277,10 +282,25 @@ class Engine:
             raise InvalidParameter("n", params.best_of or params.n, "1 here: submit each of `branches(params)`")
         pieces: SimpleQueue[Piece] = SimpleQueue()
         answer = self._new_answer(prompt_ids, params, on_piece or pieces.put, sections=sections, adapter=adapter)
-        answer.sequence.constraint, answer.sequence.cache_salt = constraint, cache_salt
+        if constraint is not None and params.width > 1:
+            raise InvalidParameter("num_beams", params.num_beams, "1, without penalty_alpha, where a form is asked for")
+        sequence = answer.sequence
+        sequence.constraint, sequence.cache_salt, sequence.request_id = constraint, cache_salt, request_id
+        sequence.priority = priority
+        if timeout_seconds is not None:
+            sequence.deadline = sequence.submitted + timeout_seconds
         self._enqueue([answer])
         self._start_thread()
         return Handle(answer, None if on_piece else pieces, lambda: self._cancel(answer))
+
+    @property
+    def on_step(self) -> Callable[[int], None] | None:
+        """What is told how many tokens each step computed."""
+        return self._stepper.on_step
+
+    @on_step.setter
+    def on_step(self, listener: Callable[[int], None] | None) -> None:
+        self._stepper.on_step = listener
 
     def check(self, prompt_ids: Many[int], params: SamplingParams) -> None:
         """Raise what `submit` would raise for a request that cannot be served."""
@@ -288,6 +308,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return the counts of this moment."""
+        counts = self._stepper.counts
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + len(self._mailbox.submitted),
@@ -296,12 +317,13 @@ class Engine:
             blocks_known=self._pool.known,
             waste_tokens=self._scheduler.waste_tokens,
             kv_bytes=self._runner.cache_bytes,
-            steps=self._counts["steps"],
+            steps=counts["steps"],
             preemptions=self._scheduler.preemptions,
-            prompt_tokens=self._counts["prompt_tokens"],
-            cached_tokens=self._counts["cached_tokens"],
-            generated_tokens=self._counts["generated_tokens"],
-            finished=dict(self._finished),
+            prompt_tokens=counts["prompt_tokens"],
+            cached_tokens=counts["cached_tokens"],
+            generated_tokens=counts["generated_tokens"],
+            finished=dict(self._stepper.finished),
+            speculation=deepcopy(self._stepper.speculator.counts),
         )
 
     def close(self) -> None:
@@ -309,8 +331,7 @@ class Engine:
         self._mailbox.close()
         with self._stepping:
             self._take_mail()
-            for answer in list(self._answers.values()):
-                self._end(answer, "abort")
+            self._stepper.end_all("abort")
 
     def __enter__(self) -> Self:
         return self
@@ -338,7 +359,7 @@ class Engine:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         sequence = Sequence(prompt, params, stops, seed, wants_tokens)
         sequence.adapter = None if adapter is None else self.adapters.get(adapter)
-        return Answer(sequence, self.tokenizer, on_piece, sections)
+        return new_answer(sequence, self.tokenizer, on_piece, sections)
 
     def _check(self, prompt: tuple[int, ...], params: SamplingParams, max_tokens: int) -> None:
         vocab_size = self.tokenizer.vocab_size
@@ -350,7 +371,9 @@ class Engine:
         params.check_vocabulary(vocab_size)
         if len(prompt) + max_tokens > self.model_context:
             raise ContextLengthExceeded(len(prompt), max_tokens, self.model_context)
-        if self._pool.needed(len(prompt) + max_tokens) > self._pool.count:
+        if params.width > self.settings.max_running:
+            raise InvalidParameter("num_beams", params.width, f"at most max_running ({self.settings.max_running})")
+        if params.width * self._pool.needed(len(prompt) + max_tokens) > self._pool.count:
             raise CacheTooSmall(len(prompt), max_tokens, self._pool.count * self._pool.block_tokens)
 
     def _enqueue(self, answers: list[Answer]) -> None:
@@ -405,9 +428,7 @@ class Engine:
     def _step(self) -> None:
         with self._stepping, torch.inference_mode():
             self._take_mail()
-            plan = self._scheduler.plan()
-            if plan:
-                self._compute(plan)
+            self._stepper.step()
             self._mailbox.set_busy(self._scheduler.has_work)
 
     def _take_mail(self) -> None:
@@ -415,65 +436,9 @@ class Engine:
             submitted, self._mailbox.submitted = list(self._mailbox.submitted), deque()
             cancelled, self._mailbox.cancelled = list(self._mailbox.cancelled), deque()
         for answer in submitted:
-            self._answers[answer.sequence] = answer
-            self._scheduler.add(answer.sequence)
-            self._counts["prompt_tokens"] += len(answer.sequence.prompt)
+            self._stepper.add(answer)
         for answer in cancelled:
-            if answer.sequence in self._answers:
-                self._end(answer, "abort")
-
-    def _compute(self, plan: StepPlan) -> None:
-        self._counts["steps"] += 1
-        try:
-            output = self._runner.run(plan)
-            choices = sample(output.next_logits, [chunk.sequence for chunk in output.choosing])
-            self._score_prompts(output)
-            for chunk, states in output.hidden:
-                assert chunk.sequence.pooled is not None
-                chunk.sequence.pooled.add(chunk.start, states)
-        except Exception as error:  # the step's sequences fail with it; the others and the engine go on
-            _log.exception("a step of %d sequences failed", len(plan))
-            for chunk in plan:
-                self._end(self._answers[chunk.sequence], "error", f"internal_error: {error}")
-            return
-        self._scheduler.advance(plan)
-        if self.on_step is not None:
-            self.on_step(sum(chunk.end - chunk.start for chunk in plan))
-        for chunk, choice in zip(output.choosing, choices, strict=True):
-            self._accept(chunk.sequence, choice)
-        for chunk in plan:
-            if chunk.completes and not chunk.sequence.wants_tokens:
-                self._end(self._answers[chunk.sequence], "stop")
-
-    def _accept(self, sequence: Sequence, choice: Choice) -> None:
-        answer = self._answers[sequence]
-        answer.accept(choice)
-        if answer.completion is not None:
-            self._retire(answer)
-
-    def _end(self, answer: Answer, reason: str, error: str | None = None) -> None:
-        answer.end(reason, error=error)
-        self._retire(answer)
-
-    def _retire(self, answer: Answer) -> None:
-        """Free what an ended answer holds, then let its caller know."""
-        assert answer.completion is not None
-        self._scheduler.drop(answer.sequence)
-        answer.sequence.adapter = None  # a handle that is kept shall not keep the adapter
-        del self._answers[answer.sequence]
-        self._counts["cached_tokens"] += answer.sequence.cached_tokens
-        self._counts["generated_tokens"] += answer.sequence.output_tokens
-        self._finished[answer.completion.finish_reason] += 1
-        answer.publish()
-
-    def _score_prompts(self, output: StepOutput) -> None:
-        row = 0
-        for chunk, positions in output.scoring:
-            sequence = chunk.sequence
-            logits = output.prompt_logits[row : row + len(positions)]
-            ids = sequence.ids[positions.start + 1 : positions.stop + 1]
-            sequence.prompt_logprobs += token_logprobs(logits, ids, sequence.params.prompt_logprobs or 0)
-            row += len(positions)
+            self._stepper.end(answer, "abort")
 
 
 def _step_forever(reference: "weakref.ref[Engine]", mailbox: _Mailbox) -> None:

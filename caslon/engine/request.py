@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -299,6 +300,7 @@ class Completion:
     out unless `include_stop` was asked for. `finish_reason` is "stop", "length", "abort", "timeout" or "error";
     `stop_reason` is the token id or string that stopped it; `error` says what failed. `prompt_logprobs` begins with
     None, because nothing comes before the first token. `others` are the further answers of a beam search, best first.
+    `guessed` has the places in `ids` of tokens that speculation had guessed.
     Where sections were asked for, `text` is the answer alone, `thinking` and `tool_calls` have the rest, and
     `thinking_unclosed` says that the answer never began.
     """
@@ -319,6 +321,7 @@ class Completion:
     thinking_unclosed: bool = False
     tool_calls: tuple[str, ...] = ()
     others: tuple["Completion", ...] = ()
+    guessed: tuple[int, ...] = ()
 
 
 class Constraint(Protocol):
@@ -349,7 +352,9 @@ class Sequence:
     `ids` is prompt and output in one list; the first `computed` of them have keys and values in `blocks`, the full
     ones known to the pool by `links`. `output_counts` and `draws` are what the sampler needs to know of the past.
     `wants_tokens` is false for scoring and for vectors; the latter are `pooled` from the hidden states.
-    Only sequences with the same `adapter` and `cache_salt` reuse each other's blocks.
+    Only sequences with the same `adapter` and `cache_salt` reuse each other's blocks. Lower `priority` runs first;
+    `rank`, set when it starts, orders it among the running. It takes `width` places of those that may run at once.
+    `guesses` are tokens it may say next, to be checked in one step; `guessed` has the places of those that came true.
     """
 
     prompt: tuple[int, ...]
@@ -361,6 +366,15 @@ class Sequence:
     pooled: "Pooled | None" = None
     adapter: "Adapter | None" = None
     cache_salt: str = ""
+    priority: int = 0
+    deadline: float = math.inf
+    request_id: str = ""
+    arrival: int = 0
+    waits_since: int = 0
+    rank: tuple[int, int] = (0, 0)
+    width: int = 1
+    guesses: tuple[int, ...] = ()
+    guessed: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -375,6 +389,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.ids = list(self.prompt)
+        self.width = self.params.width
         self.draws = random.Random(self.seed % 2**64)  # noqa: S311 - repeatable; Random would drop the sign
 
     @property
@@ -390,7 +405,7 @@ class Sequence:
     @property
     def wants_hidden(self) -> bool:
         """Return whether each step shall give the hidden states of its tokens."""
-        return self.pooled is not None
+        return self.pooled is not None or (self.wants_tokens and self.params.penalty_alpha > 0)
 
     @property
     def shares_prefix(self) -> bool:
@@ -403,6 +418,14 @@ class Sequence:
         if self.adapter is None and not self.cache_salt:
             return ROOT
         return (self.adapter.digest if self.adapter else "", self.cache_salt)
+
+    def fork(self) -> "Sequence":
+        """Return another sequence with the same past, which holds no blocks yet."""
+        child = copy(self)
+        child.ids, child.logprobs = list(self.ids), list(self.logprobs)
+        child.output_counts = Counter(self.output_counts)
+        child.blocks, child.links, child.computed = [], [], 0
+        return child
 
     def append(self, token: int) -> None:
         """Add a generated token."""

@@ -2,15 +2,18 @@
 
 There is one kind of step. A sequence whose tokens but one are computed takes that one (decode); any other takes a
 chunk, as large as the step has room for (chunked prefill, arXiv:2308.16369). Where no block is free the youngest
-running sequence gives up its blocks, keeps its tokens, and is computed again later.
+running sequence of the lowest priority gives up its blocks, keeps its tokens, and is computed again later. What room a
+step has left goes to guesses of what sequences will say next.
 """
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from bisect import insort
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from caslon.engine.blocks import BlockPool
 from caslon.engine.request import Sequence
+from caslon.engine.waiting import WaitingLine
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class _Draft:
             self.room += chunk.end - chunk.start
 
 
+_rank = attrgetter("rank")
+
+
 class Scheduler:
     """Waiting and running sequences and the blocks they hold. Not thread-safe: whoever steps the engine owns it."""
 
@@ -65,9 +71,10 @@ class Scheduler:
         self.pool = pool
         self.max_running = max_running
         self.max_step_tokens = max_step_tokens
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # both in order of arrival, everything running before everything waiting
+        self.waiting = WaitingLine()
+        self.running: list[Sequence] = []  # by rank: priority, then arrival
         self.preemptions = 0
+        self._arrivals = 0
 
     @property
     def has_work(self) -> bool:
@@ -81,37 +88,87 @@ class Scheduler:
         return sum(max(0, tokens) for tokens in room)
 
     def add(self, sequence: Sequence) -> None:
-        """Put a new sequence at the end of the queue. The caller has checked that it can ever fit."""
-        self.waiting.append(sequence)
+        """Put a new sequence in the queue. The caller has checked that it can ever fit."""
+        sequence.arrival = self._arrivals
+        self._arrivals += 1
+        self.waiting.add(sequence)
 
     def plan(self) -> StepPlan:
         """Return the work of the next step, blocks for it already held. Empty only when there is no work."""
+        self.waiting.step += 1
         draft = _Draft(self.max_step_tokens)
         preempted_before = self.preemptions
-        for sequence in sorted(self.running, key=lambda sequence: sequence.remaining > 1):  # stable: oldest first
+        for sequence in sorted(self.running, key=lambda sequence: sequence.remaining > 1):  # stable: first rank first
             self._schedule(sequence, draft)
         if self.preemptions == preempted_before:
-            while self.waiting and len(self.running) < self.max_running and draft.room and self._admit():
-                self._schedule(self.running[-1], draft)
+            self._admit_waiting(draft)
+        while self.waiting and self.running and not draft.chunks:  # all that run wait for one that was preempted
+            self._preempt(self.running[-1])
+            self._admit_waiting(draft)
+        self._add_guesses(draft)
         return list(draft.chunks.values())
 
     def advance(self, plan: StepPlan) -> None:
         """Record that the planned tokens are computed, and make the blocks they filled findable."""
-        size = self.pool.block_tokens
         for chunk in plan:
-            sequence = chunk.sequence
-            sequence.computed = chunk.end - len(chunk.drafted)
-            if not self.pool.prefix_cache:
-                continue
-            for index in range(len(sequence.links), sequence.computed // size):
-                before = sequence.links[-1] if sequence.links else sequence.root
-                ids = sequence.ids[index * size : (index + 1) * size]
-                sequence.links.append(self.pool.remember(sequence.blocks[index], before, ids))
+            self._computed(chunk.sequence, chunk.end - len(chunk.drafted))
+
+    def accept_guess(self, sequence: Sequence) -> None:
+        """Record that the newest token is computed already: it had been guessed and was part of the step."""
+        self._computed(sequence, sequence.computed + 1)
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Let a sequence begun by `Sequence.fork` run beside its parent, sharing the blocks that are full.
+
+        What the parent's last block holds is computed again for the child.
+        """
+        if parent not in self.running:
+            self.waiting.add(child)
+            return
+        full = parent.computed // self.pool.block_tokens
+        child.blocks, child.links = parent.blocks[:full], parent.links[:full]
+        child.computed = full * self.pool.block_tokens
+        self.pool.share(child.blocks)
+        insort(self.running, child, key=_rank)
 
     def drop(self, sequence: Sequence) -> None:
         """Take out a sequence that ended, whatever the reason, and free its blocks."""
-        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
         self._give_up_blocks(sequence)
+
+    def halve_steps(self) -> bool:
+        """Let a step compute half as many tokens from now on; False where that leaves no room for prompts."""
+        half = self.max_step_tokens // 2
+        if half <= self.max_running:
+            return False
+        self.max_step_tokens = half
+        return True
+
+    def _computed(self, sequence: Sequence, tokens: int) -> None:
+        size = self.pool.block_tokens
+        sequence.computed = tokens
+        if not self.pool.prefix_cache:
+            return
+        for index in range(len(sequence.links), tokens // size):
+            before = sequence.links[-1] if sequence.links else sequence.root
+            ids = sequence.ids[index * size : (index + 1) * size]
+            sequence.links.append(self.pool.remember(sequence.blocks[index], before, ids))
+
+    def _add_guesses(self, draft: _Draft) -> None:
+        """Let chunks that reach their newest token go on with guesses, as far as tokens and blocks are left over."""
+        for sequence, chunk in draft.chunks.items():
+            guesses = sequence.guesses[: draft.room] if chunk.completes else ()
+            blocks = len(sequence.blocks) + self.pool.free
+            guesses = guesses[: blocks * self.pool.block_tokens - chunk.end]
+            if not guesses:
+                continue
+            missing = self.pool.needed(chunk.end + len(guesses)) - len(sequence.blocks)
+            sequence.blocks += self.pool.take(max(0, missing))
+            draft.chunks[sequence] = replace(chunk, end=chunk.end + len(guesses), drafted=guesses)
+            draft.room -= len(guesses)
 
     def _schedule(self, sequence: Sequence, draft: _Draft) -> None:
         tokens = min(sequence.remaining, draft.room)
@@ -136,7 +193,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._give_up_blocks(sequence)
-        self.waiting.appendleft(sequence)
+        self.waiting.add(sequence)
         self.preemptions += 1
 
     def _give_up_blocks(self, sequence: Sequence) -> None:
@@ -145,15 +202,25 @@ class Scheduler:
         sequence.links = []
         sequence.computed = 0
 
-    def _admit(self) -> bool:
-        """Start the oldest waiting sequence if there are blocks for all its tokens and the next one."""
-        sequence = self.waiting[0]
+    def _admit_waiting(self, draft: _Draft) -> None:
+        while self.waiting and draft.room:
+            sequence = self.waiting.first()
+            if not self._admit(sequence):
+                return
+            self._schedule(sequence, draft)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Start the sequence whose turn it is, if there are a place and blocks for all its tokens and the next one."""
+        if sum(one.width for one in self.running) + sequence.width > self.max_running:
+            return False
         blocks, links = self.pool.match(sequence.ids, sequence.root) if sequence.shares_prefix else ([], [])
         wanted = min(self.pool.needed(len(sequence.ids) + 1), self.pool.count)
         if wanted - len(blocks) > self.pool.free:
             self.pool.release(blocks)
             return False
-        self.running.append(self.waiting.popleft())
+        sequence.rank = self.waiting.rank(sequence)
+        self.waiting.remove(sequence)
+        insort(self.running, sequence, key=_rank)
         sequence.blocks, sequence.links = blocks, links
         sequence.computed = len(blocks) * self.pool.block_tokens
         if sequence.started is None:

@@ -75,6 +75,11 @@ class EngineSettings(Settings):
         description="tokens kept of a sequence: full, window:N or heavy_hitter:N; the latter two change answers",
     )
     max_adapters: int = Field(8, ge=1, description="adapters kept in memory; the least recently used leaves first")
+    speculate: str = Field(
+        "off",
+        pattern="^(off|ngram|draft:.+)$",
+        description="guess tokens ahead: off, ngram or draft:FOLDER; no answer changes",
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads; default: torch's own choice", json_schema_extra=side_effect_only()
     )
