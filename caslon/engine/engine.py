@@ -155,7 +155,7 @@ class Engine:
         )
         self.adapters = Adapters(decoder, settings.max_adapters, base_digest)
         self._grammars = Grammars(tokenizer, self._eos_ids)
-        self._stepper = Stepper(self._runner, self._scheduler, Speculator(drafter_for(settings)))
+        self._stepper = Stepper(self._runner, self._scheduler, Speculator(drafter_for(settings, count, tokenizer)))
         self._stepping = threading.Lock()
         self._mailbox = _Mailbox()
         self._finalizer = weakref.finalize(self, self._mailbox.close)  # runs at interpreter exit too

@@ -11,10 +11,12 @@ Prompt lookup: arXiv:2304.04487, github.com/apoorvumang/prompt-lookup-decoding.
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from caslon.engine.request import Sequence
 from caslon.engine.settings import EngineSettings
+from caslon.tokenizer.tokenizer import Tokenizer
 
 LONGEST_MATCH = 3
 LOOKUP_TOKENS = 5
@@ -94,9 +96,15 @@ class NgramDrafter:
         self._lookups.pop(sequence, None)
 
 
-def drafter_for(settings: EngineSettings) -> Drafter:
-    """Return what `speculate` asks for."""
-    return NgramDrafter() if settings.speculate == "ngram" else NoDrafter()
+def drafter_for(settings: EngineSettings, blocks: int, tokenizer: Tokenizer) -> Drafter:
+    """Return what `speculate` asks for; a draft model gets a cache of as many blocks as the model's."""
+    if settings.speculate == "ngram":
+        return NgramDrafter()
+    if settings.speculate == "off":
+        return NoDrafter()
+    from caslon.engine.draft import DraftModel
+
+    return DraftModel.load(Path(settings.speculate.removeprefix("draft:")), settings, blocks, tokenizer)
 
 
 @dataclass

@@ -5,7 +5,9 @@ import random
 import pytest
 import torch
 
+from caslon.engine.engine import Engine
 from caslon.engine.native.library import library
+from caslon.engine.scheduler import StepPlan
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 
@@ -86,3 +88,15 @@ class OnlyTheseInTurn:
 
     def rollback(self, tokens: int) -> None:
         del self.seen[-tokens:]
+
+
+def preempt_often(engine: Engine, every: int = 3) -> None:
+    """Take the blocks of the youngest running sequence away before each so many steps."""
+    scheduler, plan = engine._scheduler, engine._scheduler.plan
+
+    def plan_after_preempting() -> StepPlan:
+        if scheduler.waiting.step % every == 0 and scheduler.running:
+            scheduler._preempt(scheduler.running[-1])
+        return plan()
+
+    scheduler.plan = plan_after_preempting

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_cases import OnlyTheseInTurn, gib_for, plain_greedy, random_prompts
+from engine_cases import OnlyTheseInTurn, gib_for, plain_greedy, preempt_often, random_prompts
 
 from caslon.engine.engine import Engine
 from caslon.engine.request import CacheTooSmall, InvalidParameter, SamplingParams
@@ -75,7 +75,9 @@ def test_beams_in_company_and_under_pressure_are_the_same(
     with Engine(decoder, tokenizer) as engine:
         alone = [[one.ids for one in engine.generate([p], f)] for p, f in zip(prompts, fields, strict=True)]
         assert engine.stats().blocks_used == 0
-    settings = EngineSettings(block_tokens=8, kv_memory_gib=gib_for(decoder, 8 * 30), max_running=6, prefix_cache=False)
+    settings = EngineSettings(
+        block_tokens=8, kv_memory_gib=gib_for(decoder, 8 * 25), max_running=16, prefix_cache=False
+    )
     with Engine(decoder, tokenizer, settings) as engine:
         together = engine.generate([*prompts, *prompts], [*fields, *fields])
         assert engine.stats().preemptions > 0
@@ -150,9 +152,7 @@ def test_contrastive_search_equals_a_plain_recomputation(
     assert expected != [plain_greedy(decoder, prompt, 12) for prompt in prompts]
     with Engine(decoder, tokenizer) as engine:
         assert [one.ids for one in engine.generate(prompts, params)] == expected
-    settings = EngineSettings(
-        block_tokens=8, kv_memory_gib=gib_for(decoder, 8 * 24), max_running=12, max_step_tokens=9, prefix_cache=False
-    )
-    with Engine(decoder, tokenizer, settings) as engine:
+    with Engine(decoder, tokenizer, EngineSettings(max_running=12, max_step_tokens=100, prefix_cache=False)) as engine:
+        preempt_often(engine)
         assert [one.ids for one in engine.generate(prompts, params)] == expected
         assert engine.stats().preemptions > 0
