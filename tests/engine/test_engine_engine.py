@@ -14,6 +14,8 @@ import pytest
 import torch
 from engine_cases import CONTEXT, OnlyTheseInTurn, gib_for, plain_greedy, random_prompts
 
+from caslon.engine.activity import Activity
+from caslon.engine.blocks import BlockPool
 from caslon.engine.engine import Engine
 from caslon.engine.golden import golden_prompts, write_golden_prompts
 from caslon.engine.request import (
@@ -23,7 +25,9 @@ from caslon.engine.request import (
     InvalidParameter,
     Piece,
     SamplingParams,
+    Sequence,
 )
+from caslon.engine.scheduler import Scheduler
 from caslon.engine.settings import EngineSettings
 from caslon.errors import CaslonError, UserError
 from caslon.model.decoder import Decoder
@@ -335,3 +339,94 @@ def test_a_constrained_answer_says_what_it_may(engine: Engine, tokenizer: Tokeni
         completion = handle.result(WAIT_SECONDS)
         assert (completion.ids, completion.finish_reason, completion.text) == (ends, "stop", "The fox")
         assert constraint.seen == said
+
+
+@pytest.mark.promise("engine", "an answer that takes too long ends with what it has, and its memory is free")
+def test_an_answer_ends_in_time(engine: Engine) -> None:
+    handle = engine.submit(PROMPT, greedy(150, ignore_eos=True), timeout_seconds=0.05)
+    completion = handle.result(WAIT_SECONDS)
+    assert completion.finish_reason in ("timeout", "length")
+    overdue = engine.submit(PROMPT, greedy(150, ignore_eos=True), timeout_seconds=0).result(WAIT_SECONDS)
+    assert (overdue.finish_reason, overdue.ids, overdue.error) == ("timeout", (), None)
+    assert engine.stats().blocks_used == 0
+
+
+@pytest.mark.promise("engine", "a step that lacks memory is tried again at half the size, once, and the log says so")
+def test_a_lack_of_memory_halves_the_steps_once(
+    engine_with: MakeEngine, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_with(max_running=4, max_step_tokens=64)
+    run, most = engine._runner.run, 32
+
+    def run_in_little_memory(plan: Any) -> Any:
+        if sum(chunk.end - chunk.start for chunk in plan) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
+        return run(plan)
+
+    monkeypatch.setattr(engine._runner, "run", run_in_little_memory)
+    prompt = PROMPT * 15
+    assert engine.generate([prompt], greedy(ignore_eos=True))[0].ids == plain_greedy(decoder, prompt, 12)
+    assert engine._scheduler.max_step_tokens == 32
+    assert "at most 32 tokens" in caplog.text
+    most = 16
+    with pytest.raises(CaslonError, match="allocate"):
+        engine.generate([prompt[1:]], greedy())
+    assert engine._scheduler.max_step_tokens == 32
+
+
+def test_a_busy_engine_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = Scheduler(BlockPool(8, 8), max_running=2, max_step_tokens=16)
+    scheduler.add(Sequence((1,) * 20, SamplingParams(), frozenset(), 0))
+    scheduler.plan()
+    activity = Activity()
+    with caplog.at_level("INFO", logger="caslon.engine"):
+        activity.note({}, scheduler, 100.0)
+        activity.note({"computed_prompt_tokens": 10, "chosen_tokens": 3}, scheduler, 105.0)
+        assert not caplog.messages
+        counts = {"computed_prompt_tokens": 500, "chosen_tokens": 25, "prompt_tokens": 500, "cached_tokens": 100}
+        activity.note(counts, scheduler, 110.0)
+    assert caplog.messages == [
+        "Avg prompt throughput: 50.0 tokens/s, Avg generation throughput: 2.5 tokens/s, Running: 1 reqs, "
+        "Waiting: 0 reqs, GPU KV cache usage: 25.0%, Prefix cache hit rate: 20.0%"
+    ]
+
+
+def _markers(engine: Engine, tokenizer: Tokenizer, requests: int) -> None:
+    """Send requests that each have to say their own marker, and read each answer."""
+    base = range(20, tokenizer.vocab_size)
+
+    def marker(number: int) -> list[int]:
+        return [base[number % 300], base[number // 300 % 300], base[number // 90_000 % 300]]
+
+    for start in range(0, requests, 250):
+        handles = [
+            engine.submit(
+                [40, 50, number % 300],
+                SamplingParams(max_tokens=8, ignore_eos=True, seed=number),
+                constraint=OnlyTheseInTurn(marker(number), None),
+            )
+            for number in range(start, min(start + 250, requests))
+        ]
+        for number, handle in enumerate(handles, start):
+            completion = handle.result(WAIT_SECONDS)
+            assert completion.ids == tuple(marker(number))
+            assert completion.text == tokenizer.decode(completion.ids, skip_special_tokens=True)
+    assert engine.stats().finished == {"stop": requests}
+    assert engine.stats().blocks_used == 0
+
+
+@pytest.mark.promise("engine", "of many requests at once none is lost and none gets another one's answer")
+def test_every_request_gets_its_own_answer(engine_with: MakeEngine, tokenizer: Tokenizer, decoder: Decoder) -> None:
+    _markers(engine_with(kv_memory_gib=gib_for(decoder, 160)), tokenizer, 400)
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_and_no_growing_memory(engine_with: MakeEngine, tokenizer: Tokenizer) -> None:
+    psutil = pytest.importorskip("psutil")
+    process = psutil.Process()
+    engine = engine_with()
+    _markers(engine, tokenizer, 1_000)
+    before = process.memory_info().rss
+    other = engine_with()
+    _markers(other, tokenizer, 9_000)
+    assert process.memory_info().rss <= 1.02 * before

@@ -182,3 +182,90 @@ def test_ten_thousand_operations() -> None:
 
     Long.TestCase.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
     Long.TestCase().runTest()
+
+
+@pytest.mark.promise("engine", "requests start by priority, then by arrival")
+def test_priority_then_arrival() -> None:
+    scheduler = Scheduler(BlockPool(100, 8), max_running=1, max_step_tokens=16)
+    low, high, later, urgent = (sequence([1] * 5, 2) for _ in range(4))
+    low.priority, high.priority, later.priority, urgent.priority = 5, 1, 1, -3
+    for one in (low, high, later, urgent):
+        scheduler.add(one)
+    assert list(scheduler.waiting) == [urgent, high, later, low]
+    started = []
+    while scheduler.has_work:
+        plan = step(scheduler)
+        started += [chunk.sequence for chunk in plan if chunk.start == 0]
+    assert started == [urgent, high, later, low]
+
+
+@pytest.mark.promise("engine", "no request waits for ever: every 100 steps of waiting raise its priority by one")
+def test_waiting_raises_priority() -> None:
+    scheduler = Scheduler(BlockPool(100, 8, prefix_cache=False), max_running=1, max_step_tokens=16)
+    patient = sequence([2] * 5, 2)
+    patient.priority = 3
+    scheduler.add(patient)
+    steps = 0
+    while not patient.output_tokens and steps < 1000:
+        if len(scheduler.waiting) < 3:
+            scheduler.add(sequence([1] * 5, 2))  # there is always one of a higher priority
+        step(scheduler)
+        steps += 1
+    assert 300 <= steps <= 310
+    assert patient.rank[0] == 0
+
+
+def test_the_lowest_priority_is_preempted_first() -> None:
+    scheduler = Scheduler(BlockPool(6, 8, prefix_cache=False), max_running=3, max_step_tokens=64)
+    low, old, young = sequence([1] * 15, 9), sequence([2] * 15, 9), sequence([3] * 15, 9)
+    low.priority = 1
+    for one in (low, old, young):
+        scheduler.add(one)
+    while not scheduler.preemptions:
+        step(scheduler)
+    assert scheduler.running == [old, young]
+    assert list(scheduler.waiting) == [low]
+
+
+def test_guesses_use_only_what_is_left_over() -> None:
+    pool = BlockPool(4, 8, prefix_cache=False)
+    scheduler = Scheduler(pool, max_running=2, max_step_tokens=14)
+    first, second = sequence([1] * 6, 20), sequence([2] * 6, 20)
+    scheduler.add(first)
+    scheduler.add(second)
+    step(scheduler)
+    first.guesses, second.guesses = (5,) * 8, (6,) * 9
+    plan = scheduler.plan()
+    assert [(chunk.start, chunk.end, len(chunk.drafted)) for chunk in plan] == [(6, 15, 8), (6, 11, 4)]
+    assert plan[0].tokens == [1, *(5,) * 8]
+    scheduler.advance(plan)
+    assert (first.computed, second.computed) == (7, 7)
+    first.append(5)
+    scheduler.accept_guess(first)
+    assert (first.computed, first.remaining) == (8, 0)
+    first.guesses, second.guesses = (5,) * 12, ()
+    first.append(9)
+    assert [len(chunk.drafted) for chunk in scheduler.plan()] == [7]  # no block is taken from anybody
+    pool.check([first.blocks, second.blocks])
+
+
+def test_submitting_to_a_long_queue_is_quick_work() -> None:
+    scheduler = Scheduler(BlockPool(1000, 8), max_running=16, max_step_tokens=64)
+    for number in range(512):
+        made = sequence([1] * 5, 2)
+        made.priority = number % 7
+        scheduler.add(made)
+    assert len(scheduler.waiting) == 512
+    compared = 0
+
+    class Counted(int):
+        def __lt__(self, other: int) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) < other
+
+    made = sequence([1] * 5, 2)
+    scheduler._arrivals = Counted(scheduler._arrivals)
+    made.priority = 3
+    scheduler.add(made)
+    assert compared <= 8  # the logarithm of the line's length
