@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caslon.commands.output import JsonOption, group
+from caslon.commands.sampling_flags import with_sampling
 from caslon.errors import UserError
 
 app = group()
@@ -17,83 +18,79 @@ KeyOption = Annotated[
     str | None, typer.Option("--api-key", envvar="CASLON_API_KEY", help="key of the server at the URL")
 ]
 NameOption = Annotated[str | None, typer.Option("--model-name", help="which of the server's models")]
-MaxTokens = Annotated[int | None, typer.Option(help="most new tokens")]
-MinTokens = Annotated[int | None, typer.Option(help="least new tokens")]
-Temperature = Annotated[float | None, typer.Option(help="0 = always the likeliest token")]
-TopK = Annotated[int | None, typer.Option(help="sample from the k likeliest tokens; 0 = off")]
-TopP = Annotated[float | None, typer.Option(help="sample from the smallest set with this much probability")]
-MinP = Annotated[float | None, typer.Option(help="drop tokens below this share of the likeliest one's probability")]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="above 1 makes repeats rarer")]
-PresencePenalty = Annotated[float | None, typer.Option(help="taken once from tokens already written")]
-FrequencyPenalty = Annotated[float | None, typer.Option(help="taken per earlier use of a token")]
 Weights = Annotated[str, typer.Option(help="auto (as stored), or made at load: int8, int4, nf4")]
 NumberFormat = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16 (GPU only)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Seed = Annotated[int | None, typer.Option(help="same seed, same answer")]
+SpeculateOption = Annotated[
+    str, typer.Option(help="guess tokens ahead, which changes no answer: off, ngram or draft:FOLDER")
+]
 
 
 @app.command()
+@with_sampling
 def generate(
     model: ModelArgument,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="the text to continue; @FILE reads a file, - standard input")
-    ],
-    max_tokens: MaxTokens = 128,
-    min_tokens: MinTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    presence_penalty: PresencePenalty = None,
-    frequency_penalty: FrequencyPenalty = None,
-    seed: Seed = None,
+        str | None, typer.Option("--prompt", "-p", help="the text to continue; @FILE reads a file, - standard input")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="a file of prompts: JSON lines with a prompt, or texts")] = None,
+    grid: Annotated[list[str], typer.Option(help="NAME=VALUE,VALUE: write a table of all settings (repeatable)")] = [],  # noqa: B006  typer copies it
+    output: Annotated[Path, typer.Option(help="where the table goes: FILE.html, and FILE.json beside it")] = Path(
+        "grid.html"
+    ),
+    params: dict[str, Any] = {},  # noqa: B006
+    stats: Annotated[bool, typer.Option(help="say what the model is and how fast each answer came")] = False,
+    speculate: SpeculateOption = "off",
     model_name: NameOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a text. JSON lines with a "prompt" on standard input (`--prompt -`) give one answer each."""
-    params = _given(locals())
-    from caslon.ui import terminal
+    """Continue a text. JSON lines with a "prompt" on standard input (`--prompt -`) give one answer each.
 
-    terminal.generate(_model(model), _prompts(prompt), params, json=as_json, api_key=api_key, model_name=model_name)
+    Without a prompt, in a terminal, each line typed is one. `--prompts FILE --grid temperature=0.2,1` compares settings.
+    """
+    from caslon.ui import generation
+
+    params = {"max_tokens": 128, **params}
+    opened = generation.Opened(_model(model), api_key, model_name, speculate)
+    if grid:
+        generation.write_grid(opened, _file_prompts(prompts, prompt), params, grid, output)
+        return
+    texts = _file_prompts(prompts, prompt) if prompts or prompt is not None else None
+    generation.generate(opened, texts, params, json=as_json, stats=stats)
 
 
 @app.command()
+@with_sampling
 def chat(
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="how the model shall behave")] = None,
-    max_tokens: MaxTokens = None,
-    min_tokens: MinTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    presence_penalty: PresencePenalty = None,
-    frequency_penalty: FrequencyPenalty = None,
-    seed: Seed = None,
+    params: dict[str, Any] = {},  # noqa: B006
+    speculate: SpeculateOption = "off",
     model_name: NameOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Talk with a model in the terminal. Ctrl-C stops an answer, /help lists the commands."""
-    params = _given(locals())
     from caslon.ui import terminal
 
-    terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name)
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the sampling parameters that were given; the others are the model's or the API's defaults."""
-    from caslon.ui.terminal import PARAMETERS
-
-    return {name: values[name] for name in PARAMETERS if values.get(name) is not None}
+    terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name, speculate=speculate)
 
 
 def _model(model: str) -> str:
     from caslon.run_list import model_folder_of
 
     return model if model.startswith(("http://", "https://")) else str(model_folder_of(Path(model)))
+
+
+def _file_prompts(file: Path | None, prompt: str | None) -> list[str]:
+    """Return the prompts of a file, or the one that was given."""
+    if file is None:
+        return _prompts("-" if prompt is None else prompt)
+    if prompt is not None:
+        raise UserError("--prompt and --prompts exclude each other", fix="give one of them")
+    if not file.is_file():
+        raise UserError(f"no file {file}", where="--prompts")
+    return _lines(file.read_text(encoding="utf-8"), str(file)) or [""]
 
 
 def _prompts(prompt: str) -> list[str]:
@@ -105,14 +102,19 @@ def _prompts(prompt: str) -> list[str]:
     if prompt != "-":
         return [prompt]
     text = sys.stdin.read()
-    lines = text.splitlines()
-    if not lines or not all(line.startswith("{") for line in lines):
-        return [text]
-    return [_prompt_of(line, number) for number, line in enumerate(lines, start=1)]
+    return _lines(text, "standard input") if text.lstrip().startswith("{") else [text]
 
 
-def _prompt_of(line: str, number: int) -> str:
+def _lines(text: str, where: str) -> list[str]:
+    """Return the prompt of each line: a JSON object's, where all are such objects, else the line."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not all(line.startswith("{") for line in lines):
+        return lines
+    return [_prompt_of(line, f"{where}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _prompt_of(line: str, where: str) -> str:
     try:
         return str(json.loads(line)["prompt"])
     except (ValueError, KeyError) as error:
-        raise UserError('each line is a JSON object with a "prompt"', where=f"standard input, line {number}") from error
+        raise UserError('each line is a JSON object with a "prompt"', where=where) from error

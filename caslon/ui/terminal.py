@@ -1,4 +1,4 @@
-"""Talks to a model in the terminal: a conversation that streams, and completions of prompts.
+"""Talks to a model in the terminal: a conversation that streams, and obeys commands.
 
 The model is a folder, loaded into this process, or the URL of a server, asked over HTTP; only the first needs torch.
 """
@@ -15,25 +15,14 @@ from rich.console import Console
 from caslon.client import Client
 from caslon.errors import CaslonError, UserError
 from caslon.settings import nearest
+from caslon.ui.fields import FIELDS, read_value
 
 if TYPE_CHECKING:
     from caslon.engine.engine import Engine
+    from caslon.engine.request import Completion
 
 Message = dict[str, str]
 
-# What may be set, with how its text is read.
-PARAMETERS: Mapping[str, type] = {
-    "max_tokens": int,
-    "min_tokens": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "min_p": float,
-    "repetition_penalty": float,
-    "presence_penalty": float,
-    "frequency_penalty": float,
-    "seed": int,
-}
 HELP = """\
 /retry                 ask the last question again
 /undo                  forget the last question and its answer
@@ -53,6 +42,7 @@ class Written:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    completion: "Completion | None" = None  # from a model in this process
 
 
 class Model(Protocol):
@@ -90,18 +80,26 @@ class LocalModel:
 
     def complete(self, prompt: str, params: Mapping[str, Any], written: Written) -> Generator[str, None, None]:
         """Yield the continuation of a prompt."""
-        # No text at all is the start of a document: the end mark of the one before.
-        ids = self.engine.prompt_ids(prompt) or [self.engine.tokenizer.end_of_text_id]
-        return self._written(params, ids, written)
+        special = params.get("add_special_tokens")
+        return self._written(params, self.prompt_ids(prompt, add_special_tokens=special), written)
+
+    def prompt_ids(self, prompt: str, *, add_special_tokens: bool | None = None) -> list[int]:
+        """Return the ids of a prompt. No text at all is the start of a document: the end mark of the one before."""
+        ids = self.engine.prompt_ids(prompt, add_special_tokens=add_special_tokens)
+        return ids or [self.engine.tokenizer.end_of_text_id]
 
     def _written(self, params: Mapping[str, Any], ids: Sequence[int], written: Written) -> Generator[str, None, None]:
-        handle = self.engine.submit(ids, self.engine.params(**params))
+        chosen = self.engine.params(**params)
+        if chosen.n > 1 or chosen.best_of:
+            raise UserError("one answer at a time is written here", where="n", fix="leave n and best_of out")
+        handle = self.engine.submit(ids, chosen)
         try:
             for piece in handle:
                 written.text += piece.text
                 if piece.text:
                     yield piece.text
             completion = handle.result()
+            written.completion = completion
             written.finish_reason = completion.finish_reason
             written.prompt_tokens = completion.prompt_tokens
             written.completion_tokens = len(completion.ids)
@@ -143,16 +141,20 @@ class RemoteModel:
 
 
 @contextlib.contextmanager
-def open_model(model_or_url: str, *, api_key: str | None = None, model_name: str | None = None) -> Iterator[Model]:
-    """Give the model at a folder or URL while the block runs."""
+def open_model(
+    model_or_url: str, *, api_key: str | None = None, model_name: str | None = None, speculate: str = "off"
+) -> Iterator[Model]:
+    """Give the model at a folder or URL while the block runs. A server decides by itself whether to `speculate`."""
     if model_or_url.startswith(("http://", "https://")):
         with Client(model_or_url, api_key=api_key) as client:
             yield RemoteModel(client, model_name or client.only_model())
         return
     from caslon.engine.engine import Engine  # torch takes seconds to import
+    from caslon.engine.settings import EngineSettings
+    from caslon.settings import checked
 
     folder = Path(model_or_url).resolve()
-    engine = Engine.load(folder)
+    engine = Engine.load(folder, checked(EngineSettings, speculate=speculate))
     try:
         # Every stage's folder is called "model": the stage's own name tells more.
         yield LocalModel(engine, folder.parent.name if folder.name == "model" else folder.name)
@@ -196,15 +198,12 @@ class Conversation:
     def set(self, assignment: str) -> None:
         """Change one parameter from `name=value`; `UserError` for a name or value that cannot be."""
         name, equals, value = (part.strip() for part in assignment.partition("="))
-        if name not in PARAMETERS:
-            guess = nearest(name, PARAMETERS)
+        if name not in FIELDS:
+            guess = nearest(name, FIELDS)
             raise UserError(f"unknown parameter '{name}'", fix=f"did you mean '{guess}'?" if guess else _known())
         if not equals:
             raise UserError("a value is missing", fix=f"/set {name}=VALUE")
-        try:
-            self.params[name] = PARAMETERS[name](value)
-        except ValueError:
-            raise UserError(f"'{value}' is not a number that {name} can have") from None
+        self.params[name] = read_value(name, value)
 
     def save(self, path: Path) -> None:
         """Write the conversation as JSON; `UserError` when the file cannot be written."""
@@ -216,7 +215,7 @@ class Conversation:
 
 
 def _known() -> str:
-    return "known: " + ", ".join(PARAMETERS)
+    return "known: " + ", ".join(FIELDS)
 
 
 class Chat:
@@ -330,56 +329,10 @@ def chat(
     system: str | None = None,
     api_key: str | None = None,
     model_name: str | None = None,
+    speculate: str = "off",
     console: Console | None = None,
     read: Callable[[str], str] = input,
 ) -> None:
     """Talk with a model until the user leaves. `params` are sampling parameters by name."""
-    with open_model(model_or_url, api_key=api_key, model_name=model_name) as model:
+    with open_model(model_or_url, api_key=api_key, model_name=model_name, speculate=speculate) as model:
         Chat(model, Conversation(dict(params or {}), system), console or Console(), read).run()
-
-
-def generate(
-    model_or_url: str,
-    prompts: Sequence[str],
-    params: Mapping[str, Any] | None = None,
-    *,
-    json: bool = False,
-    api_key: str | None = None,
-    model_name: str | None = None,
-    console: Console | None = None,
-) -> None:
-    """Write the continuation of each prompt to the terminal as it comes; with `json`, one JSON record a line."""
-    console = console or Console()
-    with open_model(model_or_url, api_key=api_key, model_name=model_name) as model:
-        for prompt in prompts:
-            written = Written()
-            with contextlib.closing(model.complete(prompt, params or {}, written)) as pieces:
-                if json:
-                    _exhaust(pieces)
-                    console.out(json_format.dumps(_record(prompt, written), ensure_ascii=False), highlight=False)
-                else:
-                    _show(console, prompt, pieces)
-
-
-def _show(console: Console, prompt: str, pieces: Iterator[str]) -> None:
-    if console.is_terminal:  # in a pipe only what the model wrote
-        console.out(prompt, end="", style="dim", highlight=False)
-    for piece in pieces:
-        console.out(piece, end="", highlight=False)
-        console.file.flush()
-    console.out("")
-
-
-def _exhaust(pieces: Iterator[str]) -> None:
-    for _ in pieces:
-        pass
-
-
-def _record(prompt: str, written: Written) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "text": written.text,
-        "finish_reason": written.finish_reason,
-        "prompt_tokens": written.prompt_tokens,
-        "completion_tokens": written.completion_tokens,
-    }

@@ -8,7 +8,8 @@ from rich.console import Console
 from simulated_engine import ANSWER, SimulatedEngine
 
 from caslon.errors import UserError
-from caslon.ui.terminal import Chat, Conversation, LocalModel, Model, Written, generate, open_model
+from caslon.ui.generation import Opened, generate
+from caslon.ui.terminal import Chat, Conversation, LocalModel, Model, Written, open_model
 
 
 class Typing:
@@ -163,13 +164,13 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave(local: Model) -> None:
 
 def test_generate_writes_only_the_answer_into_a_pipe(url: str) -> None:
     out = io.StringIO()
-    generate(url, ["a prompt"], {"max_tokens": 8, "seed": 1}, console=Console(file=out))
+    generate(Opened(url), ["a prompt"], {"max_tokens": 8, "seed": 1}, console=Console(file=out))
     assert out.getvalue() == "[1] The quick brown\n"
 
 
 def test_generate_json_is_one_record_a_line(url: str) -> None:
     out = io.StringIO()
-    generate(url, ["a", "the fox"], {"max_tokens": 30}, json=True, console=Console(file=out, width=20))
+    generate(Opened(url), ["a", "the fox"], {"max_tokens": 30}, json=True, console=Console(file=out, width=20))
     records = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [record["prompt"] for record in records] == ["a", "the fox"]
     assert records[1]["prompt_tokens"] == 2
@@ -179,4 +180,4 @@ def test_generate_json_is_one_record_a_line(url: str) -> None:
 
 def test_generate_refuses_what_does_not_fit(url: str) -> None:
     with pytest.raises(UserError, match="context"):
-        generate(url, ["z" * 500], {"max_tokens": 8}, console=Console(file=io.StringIO()))
+        generate(Opened(url), ["z" * 500], {"max_tokens": 8}, console=Console(file=io.StringIO()))
