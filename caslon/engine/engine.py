@@ -371,6 +371,10 @@ class Engine:
         params.check_vocabulary(vocab_size)
         if len(prompt) + max_tokens > self.model_context:
             raise ContextLengthExceeded(len(prompt), max_tokens, self.model_context)
+        if params.width > 1 and not self.settings.cache_is_exact:
+            raise InvalidParameter(
+                "num_beams", params.width, "1, without penalty_alpha, where kv_dtype or retention is set"
+            )
         if params.width > self.settings.max_running:
             raise InvalidParameter("num_beams", params.width, f"at most max_running ({self.settings.max_running})")
         if params.width * self._pool.needed(len(prompt) + max_tokens) > self._pool.count:

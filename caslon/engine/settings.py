@@ -106,6 +106,10 @@ class EngineSettings(Settings):
     def _consistent(self) -> Self:
         if self.block_tokens & (self.block_tokens - 1):
             raise ValueError(f"block_tokens must be a power of two, not {self.block_tokens}")
+        if self.speculate != "off" and not self.cache_is_exact:
+            raise ValueError(
+                "speculate needs a cache that keeps all tokens as computed: leave kv_dtype and retention out"
+            )
         if self.max_step_tokens <= self.max_running:
             raise ValueError(
                 f"max_step_tokens ({self.max_step_tokens}) must be larger than max_running ({self.max_running})"

@@ -120,6 +120,13 @@ def test_what_a_search_cannot_have(decoder: Decoder, tokenizer: Tokenizer, promp
             engine.submit(prompts[0], beams(num_beams=5))
         with pytest.raises(InvalidParameter, match="num_beams"):
             engine.submit(prompts[0], beams(num_beams=2), constraint=OnlyTheseInTurn([3], end=None))
+    with (
+        Engine(decoder, tokenizer, EngineSettings(kv_dtype="int8")) as engine,
+        pytest.raises(InvalidParameter, match="kv_dtype"),
+    ):
+        engine.submit(prompts[0], beams(num_beams=2))
+    with pytest.raises(ValueError, match="speculate needs a cache"):
+        EngineSettings(speculate="ngram", retention="window:64")
     with Engine(decoder, tokenizer, EngineSettings(kv_memory_gib=gib_for(decoder, 64))) as engine:
         engine.generate([prompts[0]], beams(num_beams=4))
         with pytest.raises(CacheTooSmall):
