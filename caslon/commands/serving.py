@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -225,7 +226,10 @@ def usage(state: StateOption, as_json: JsonOption = False) -> None:
     from caslon.server.accounts import ACCOUNTS_FILE, Accounts
 
     names = {f"key:{key.holder}": key.name for key in _store(state).all()}
-    used = Accounts(state).usage() if (state / ACCOUNTS_FILE).is_file() else []
+    used = []
+    if (state / ACCOUNTS_FILE).is_file():
+        with closing(Accounts(state)) as accounts:
+            used = accounts.usage()
     rows = [
         {
             "key": row.holder.removeprefix("key:"), "name": names.get(row.holder, ""), "day": row.day,
