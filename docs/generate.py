@@ -80,6 +80,7 @@ def rooms() -> list[Path]:
         "compress",
         "engine",
         "evaluate",
+        "reasoning",
         "peers",
         "ladder",
         "server",

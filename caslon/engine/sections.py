@@ -4,6 +4,7 @@ The sections stand between special tokens, so a marker that is merely spelled ou
 closed goes on to the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +57,14 @@ def thinking_markers(tokenizer: Tokenizer) -> Markers | None:
         if opening in tokenizer and closing in tokenizer:
             return Markers(tokenizer.id_of(opening), tokenizer.id_of(closing))
     return None
+
+
+def is_thinking(prompt: Sequence[int], markers: Markers | None) -> bool:
+    """Return whether a prompt ends with thinking open, as some templates end it."""
+    if markers is None:
+        return False
+    last = next((token for token in reversed(prompt[-4:]) if token in markers), None)
+    return last == markers.opening
 
 
 class SectionStream:

@@ -11,7 +11,7 @@ from typing import Any
 
 from caslon.engine.form import AnswerForm
 from caslon.engine.request import ANSWER, Completion, Constraint, Piece, SamplingParams, Section
-from caslon.engine.sections import THINKING, TOOL_CALL, Markers, Sections, thinking_markers
+from caslon.engine.sections import THINKING, TOOL_CALL, Markers, Sections, is_thinking, thinking_markers
 from caslon.engine.thinking import EFFORT_TOKENS, ThinkingLimit
 from caslon.server.calls_read import CallArguments, CallBegins, CallEvent, CallReader, TextCalls
 from caslon.server.chat_wire import ChatMessage, ChatRequest, Tool
@@ -159,7 +159,7 @@ def _prompt(service: Service, fields: ChatRequest, tools: ToolUse | None) -> tup
         tools=plain_tools(fields.tools) if tools is not None else None,
         variables=variables,
     )
-    begun = _is_thinking(ids, thoughts.markers)
+    begun = is_thinking(ids, thoughts.markers)
     if begun and thoughts.is_off:
         assert thoughts.markers is not None
         assert thoughts.markers.closing is not None
@@ -187,14 +187,6 @@ def _thoughts(service: Service, fields: ChatRequest) -> Thoughts:
     if budget is None and fields.reasoning_effort is not None:
         budget = EFFORT_TOKENS[fields.reasoning_effort]
     return Thoughts(markers, is_off, fields.thinking == "hidden", budget)
-
-
-def _is_thinking(prompt: Sequence[int], markers: Markers | None) -> bool:
-    """Return whether a prompt ends with thinking open."""
-    if markers is None:
-        return False
-    last = next((token for token in reversed(prompt[-4:]) if token in markers), None)
-    return last == markers.opening
 
 
 def _max_tokens(service: Service, fields: ChatRequest, prompt_tokens: int, thoughts: Thoughts) -> int:

@@ -1,0 +1,98 @@
+"""Asks to texts by an engine in this process, branches of one prompt sharing its blocks. Free of torch itself."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from caslon.engine.request import Completion, SamplingParams
+from caslon.engine.sections import Markers, Sections, is_thinking, thinking_markers
+from caslon.engine.thinking import ThinkingLimit
+from caslon.reasoning.branch import Ask, Written
+
+if TYPE_CHECKING:
+    from caslon.engine.engine import Engine
+
+
+class EngineGenerate:
+    """Writes with an engine. A model with a chat template gets each prompt as a user's message, any other as plain text.
+
+    The first of several asks with one prompt begins alone, until its prompt is computed; the others then find its blocks.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._markers = thinking_markers(engine.tokenizer)
+        self.cached_tokens = 0  # of prompts, over all asks
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Written]:
+        """Return what was written for each ask."""
+        begun: set[str] = set()
+        handles = []
+        for ask in asks:
+            is_first = ask.prompt not in begun
+            begun.add(ask.prompt)
+            computed = threading.Event()
+            shared = is_first and any(other is not ask and other.prompt == ask.prompt for other in asks)
+            handles.append(self._submit(ask, computed.set if shared else None))
+            if shared:
+                computed.wait()
+        return [self._written(ask, handle.result()) for ask, handle in zip(asks, handles, strict=True)]
+
+    def _submit(self, ask: Ask, on_first_piece: Callable[[], None] | None) -> Any:
+        prompt, begins_thinking = self._prompt(ask)
+        params = self._engine.params(
+            max_tokens=ask.max_tokens,
+            temperature=ask.temperature,
+            seed=ask.seed,
+            stop=ask.stop,
+            logprobs=ask.first_tokens,
+            thinking_budget=ask.thinking_budget if self._markers else None,
+        )
+        on_piece = None if on_first_piece is None else lambda _piece: on_first_piece()
+        return self._engine.submit(
+            prompt,
+            params,
+            on_piece,
+            constraint=self._limit(params, begins_thinking),
+            sections=Sections(self._markers, begins_thinking=begins_thinking),
+        )
+
+    def _prompt(self, ask: Ask) -> tuple[list[int], bool]:
+        """Return the ids to go on from, and whether they end with thinking open. An answer that has begun closes it."""
+        tokenizer = self._engine.tokenizer
+        if tokenizer.chat_template is None:
+            return self._engine.prompt_ids(ask.prompt) + tokenizer.encode(ask.prefix), False
+        message = {"role": "user", "content": ask.prompt}
+        ids = list(tokenizer.encode_chat([message], add_generation_prompt=True).ids)
+        thinking = is_thinking(ids, self._markers)
+        if thinking and (ask.prefix or ask.first_tokens):
+            ids, thinking = [*ids, _closing(self._markers)], False
+        return ids + tokenizer.encode(ask.prefix), thinking
+
+    def _limit(self, params: SamplingParams, begins_thinking: bool) -> ThinkingLimit | None:
+        if self._markers is None or params.thinking_budget is None:
+            return None
+        return ThinkingLimit(
+            self._markers, params.thinking_budget, end_ids=self._engine.end_ids, begins_thinking=begins_thinking
+        )
+
+    def _written(self, ask: Ask, completion: Completion) -> Written:
+        self.cached_tokens += completion.cached_tokens
+        tokenizer = self._engine.tokenizer
+        first = completion.logprobs[0].top[: ask.first_tokens] if completion.logprobs else ()
+        return Written(
+            text=completion.text,
+            tokens=len(completion.ids),
+            finish_reason=completion.finish_reason,
+            thinking=completion.thinking,
+            thinking_tokens=completion.thinking_tokens,
+            stopped_by=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
+            logprobs=tuple(token.logprob for token in completion.logprobs),
+            first_tokens=tuple((tokenizer.decode([token]), logprob) for token, logprob in first),
+        )
+
+
+def _closing(markers: Markers | None) -> int:
+    assert markers is not None
+    assert markers.closing is not None
+    return markers.closing
