@@ -97,7 +97,7 @@ class Admission:
         for note in (self._settle, self._write_down, self._show):
             try:
                 note(call)
-            except (Refused, OSError, sqlite3.Error):  # what was reserved stays charged
+            except Exception:  # the answer has been given; what was reserved for it stays charged
                 log.exception("the end of request %s could not be noted", call.request_id)
 
     def _settle(self, call: Call) -> None:

@@ -27,7 +27,10 @@ class Watch:
             due = time.perf_counter() + ROUND_SECONDS
             await asyncio.sleep(ROUND_SECONDS)
             self.service.metrics.loop_lag.set(max(0.0, time.perf_counter() - due))
-            await to_thread.run_sync(self.look)
+            try:
+                await to_thread.run_sync(self.look)
+            except Exception:  # the next round may go well, and without rounds no time limit would hold
+                log.exception("a round of the watch failed")
 
     def look(self) -> None:
         """Look after everything once."""
