@@ -82,6 +82,7 @@ def test_bodies_made_from_the_description(tiny_engine: Engine, tmp_path: Path) -
 @pytest.mark.promise("server", "The evaluation harness of others (lm-eval) runs against the server unchanged")
 def test_lm_eval_scores_over_http(tiny_engine: Engine, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
+    pytest.importorskip("tenacity", reason="lm-eval asks over HTTP with it: pip install 'lm-eval[api]'")
     import lm_eval
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
