@@ -69,6 +69,7 @@ class Stepper:
         try:
             output = self.runner.run(plan)
             self._score_prompts(output)
+            self._hand_out_states(output)
         except Exception as error:
             if _lacks_memory(error) and self._halve_steps():
                 return  # the same tokens are planned again, in smaller steps
@@ -87,12 +88,6 @@ class Stepper:
 
     def _choose(self, output: StepOutput) -> None:
         """Choose the next token of each sequence, and after it, as long as what was guessed is what was chosen, more."""
-        for chunk, states in output.hidden:
-            answer = self.answers[chunk.sequence]
-            if isinstance(answer, SearchAnswer):
-                answer.see(chunk.sequence, chunk.start, states)
-            elif chunk.sequence.pooled is not None:
-                chunk.sequence.pooled.add(chunk.start, states)
         turns: list[tuple[Chunk, int]] = []
         searching: list[SearchAnswer] = []
         row = 0
@@ -189,6 +184,14 @@ class Stepper:
         self.counts["generated_tokens"] += len(answer.completion.ids)
         self.finished[answer.completion.finish_reason] += 1
         answer.publish()
+
+    def _hand_out_states(self, output: StepOutput) -> None:
+        for chunk, states in output.hidden:
+            answer = self.answers[chunk.sequence]
+            if isinstance(answer, SearchAnswer):
+                answer.see(chunk.sequence, chunk.start, states)
+            elif chunk.sequence.pooled is not None:
+                chunk.sequence.pooled.add(chunk.start, states)
 
     def _score_prompts(self, output: StepOutput) -> None:
         row = 0

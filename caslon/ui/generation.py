@@ -67,6 +67,8 @@ def generate(
                 if prompts is not None:
                     raise
                 _say(remarks, str(error))
+        if stats and isinstance(model, LocalModel):
+            _say(remarks, _memory(model))
 
 
 def _asked(read: Callable[[str], str], remarks: Console) -> Iterator[str]:
@@ -162,6 +164,19 @@ def _header(model: Model, seconds: float) -> str:
     )
 
 
+def _memory(model: LocalModel) -> str:
+    stats = model.engine.stats()
+    line = (
+        f"{stats.blocks_used} of {stats.blocks_total:,} blocks used, {stats.blocks_known} known for reuse, "
+        f"{stats.preemptions} preemptions"
+    )
+    guesses = stats.speculation
+    if not guesses.drafted:
+        return line
+    places = ", ".join(f"{share:.0%}" for share in guesses.acceptance_by_place())
+    return f"{line}; {guesses.accepted} of {guesses.drafted} guesses accepted, by place {places}"
+
+
 def _speed(written: Written, seconds: float) -> str:
     completion = written.completion
     line = f"{written.completion_tokens} tokens in {seconds:.2f} s, {written.completion_tokens / seconds:.1f} tokens/s"
@@ -174,7 +189,7 @@ def _speed(written: Written, seconds: float) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, style="dim", markup=False, highlight=False)
+    console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def write_grid(

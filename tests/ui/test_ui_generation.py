@@ -107,7 +107,8 @@ def test_figures_are_told_beside_the_answer(folder: Path) -> None:
         Opened(str(folder)), ["the fox"], {"max_tokens": 4, "seed": 1}, stats=True,
         console=Console(file=out, width=300), remarks=Console(file=remarks, width=300),
     )  # fmt: skip
-    header, answer = remarks.getvalue().splitlines()
+    header, answer, memory = remarks.getvalue().splitlines()
+    assert memory.startswith("0 of ")
     assert "parameters, vocabulary 300, context 64 tokens, cpu, loaded in" in header
     assert "first token after" in answer
     assert "tokens/s" in answer
