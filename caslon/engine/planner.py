@@ -148,6 +148,12 @@ def step_bytes(config: DecoderConfig, dtype: NumberKind, step_tokens: int, seque
     return stream + LOGIT_COPIES * min(step_tokens, sequences) * config.vocab_size * NUMBER_BYTES["float32"]
 
 
+def written_out_bytes(config: DecoderConfig, kind: Literal["auto"] | WeightFormat) -> int:
+    """Return what the largest quantised matrix takes while torch multiplies by it: written out, and once more in its order."""
+    largest = max(rows * columns for rows, columns, _ in layer_matrices(config))
+    return 0 if kind == "auto" else 2 * largest * NUMBER_BYTES["float32"]
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """What answering takes, in bytes."""
@@ -187,7 +193,8 @@ class MemoryQuestion:
                 self.config, self.kv, self.context,
                 sequences=self.sequences, block_tokens=self.block_tokens, dtype=self.dtype,
             ),
-            activations=step_bytes(self.config, self.dtype, self.step_tokens, self.sequences),
+            activations=step_bytes(self.config, self.dtype, self.step_tokens, self.sequences)
+            + written_out_bytes(self.config, self.weights),
         )  # fmt: skip
 
     def largest_context(self, device_bytes: int) -> int:
