@@ -24,6 +24,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 SpeculateOption = Annotated[
     str, typer.Option(help="guess tokens ahead, which changes no answer: off, ngram or draft:FOLDER")
 ]
+KvFormat = Annotated[str, typer.Option("--kv-dtype", help="how the cache keeps keys and values: auto, int8 or int4")]
+Retention = Annotated[str, typer.Option(help="tokens the cache keeps: full, window:N or heavy_hitter:N")]
 
 
 @app.command()

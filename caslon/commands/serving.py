@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caslon.commands.models import Device, NumberFormat, Weights
+from caslon.commands.models import Device, KvFormat, NumberFormat, Retention, Weights
 from caslon.commands.output import JsonOption, figure, group, print_json, print_table, say
 from caslon.errors import CaslonError, UserError
 
@@ -68,6 +68,8 @@ def serve(
     weights: Weights = "auto",
     dtype: NumberFormat = "auto",
     device: Device = "auto",
+    kv_dtype: KvFormat = "auto",
+    retention: Retention = "full",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="processes behind the one port, without the page")] = 1,
     simulate: Annotated[
@@ -109,7 +111,14 @@ def serve(
 
     folder = model_folder_of(Path(model))
     engine_settings = checked(
-        EngineSettings, max_running=max_running, threads=threads, weights=weights, dtype=dtype, device=device
+        EngineSettings,
+        max_running=max_running,
+        threads=threads,
+        weights=weights,
+        dtype=dtype,
+        device=device,
+        kv_dtype=kv_dtype,
+        retention=retention,
     )
     if replicas > 1:
         from caslon.server.supervise import serve_replicas

@@ -5,7 +5,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from caslon.compress.formats import WeightFormat
 from caslon.settings import Settings, side_effect_only
 
 NumberFormat = Literal["auto", "float32", "bfloat16", "float16"]
@@ -59,7 +58,7 @@ class EngineSettings(Settings):
     dtype: NumberFormat = Field(
         "auto", description="what is computed in; auto: as stored, where the device computes it"
     )
-    weights: Literal["auto"] | WeightFormat = Field(
+    weights: Literal["auto", "int8", "int4", "nf4"] = Field(
         "auto", description="how the layers' weights are kept: as stored, or made int8, int4 or nf4 at load"
     )
     kernels: Literal["auto", "compiled", "torch"] = Field(
