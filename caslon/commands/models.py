@@ -43,6 +43,9 @@ def generate(
     params: dict[str, Any] = {},  # noqa: B006
     stats: Annotated[bool, typer.Option(help="say what the model is and how fast each answer came")] = False,
     speculate: SpeculateOption = "off",
+    weights: Weights = "auto",
+    dtype: NumberFormat = "auto",
+    device: Device = "auto",
     model_name: NameOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
@@ -54,7 +57,8 @@ def generate(
     from caslon.ui import generation
 
     params = {"max_tokens": 128, **params}
-    opened = generation.Opened(_model(model), api_key, model_name, speculate)
+    engine = {"speculate": speculate, "weights": weights, "dtype": dtype, "device": device}
+    opened = generation.Opened(_model(model), api_key, model_name, engine)
     if grid:
         generation.write_grid(opened, _file_prompts(prompts, prompt), params, grid, output)
         return
@@ -69,13 +73,17 @@ def chat(
     system: Annotated[str | None, typer.Option(help="how the model shall behave")] = None,
     params: dict[str, Any] = {},  # noqa: B006
     speculate: SpeculateOption = "off",
+    weights: Weights = "auto",
+    dtype: NumberFormat = "auto",
+    device: Device = "auto",
     model_name: NameOption = None,
     api_key: KeyOption = None,
 ) -> None:
     """Talk with a model in the terminal. Ctrl-C stops an answer, /help lists the commands."""
     from caslon.ui import terminal
 
-    terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name, speculate=speculate)
+    engine = {"speculate": speculate, "weights": weights, "dtype": dtype, "device": device}
+    terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name, engine=engine)
 
 
 def _model(model: str) -> str:

@@ -28,11 +28,11 @@ class Opened:
     model_or_url: str
     api_key: str | None = None
     model_name: str | None = None
-    speculate: str = "off"
+    engine: Mapping[str, Any] | None = None
 
     def __call__(self) -> contextlib.AbstractContextManager[Model]:
         """Give the model while a block runs."""
-        return open_model(self.model_or_url, api_key=self.api_key, model_name=self.model_name, speculate=self.speculate)
+        return open_model(self.model_or_url, api_key=self.api_key, model_name=self.model_name, engine=self.engine)
 
 
 def generate(

@@ -142,9 +142,13 @@ class RemoteModel:
 
 @contextlib.contextmanager
 def open_model(
-    model_or_url: str, *, api_key: str | None = None, model_name: str | None = None, speculate: str = "off"
+    model_or_url: str,
+    *,
+    api_key: str | None = None,
+    model_name: str | None = None,
+    engine: Mapping[str, Any] | None = None,
 ) -> Iterator[Model]:
-    """Give the model at a folder or URL while the block runs. A server decides by itself whether to `speculate`."""
+    """Give the model at a folder or URL while the block runs. `engine` are settings for a folder; a server has its own."""
     if model_or_url.startswith(("http://", "https://")):
         with Client(model_or_url, api_key=api_key) as client:
             yield RemoteModel(client, model_name or client.only_model())
@@ -154,12 +158,12 @@ def open_model(
     from caslon.settings import checked
 
     folder = Path(model_or_url).resolve()
-    engine = Engine.load(folder, checked(EngineSettings, speculate=speculate))
+    loaded = Engine.load(folder, checked(EngineSettings, **(engine or {})))
     try:
         # Every stage's folder is called "model": the stage's own name tells more.
-        yield LocalModel(engine, folder.parent.name if folder.name == "model" else folder.name)
+        yield LocalModel(loaded, folder.parent.name if folder.name == "model" else folder.name)
     finally:
-        engine.close()
+        loaded.close()
 
 
 @dataclass
@@ -329,10 +333,10 @@ def chat(
     system: str | None = None,
     api_key: str | None = None,
     model_name: str | None = None,
-    speculate: str = "off",
+    engine: Mapping[str, Any] | None = None,
     console: Console | None = None,
     read: Callable[[str], str] = input,
 ) -> None:
     """Talk with a model until the user leaves. `params` are sampling parameters by name."""
-    with open_model(model_or_url, api_key=api_key, model_name=model_name, speculate=speculate) as model:
+    with open_model(model_or_url, api_key=api_key, model_name=model_name, engine=engine) as model:
         Chat(model, Conversation(dict(params or {}), system), console or Console(), read).run()
