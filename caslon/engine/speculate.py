@@ -59,7 +59,10 @@ class _Lookup:
         self._known = 0
 
     def following(self, ids: list[int], tokens: int) -> tuple[int, ...]:
-        """Return what followed the longest run at the end of `ids` when it last occurred before."""
+        """Return what followed the longest run at the end of `ids` when it last occurred before.
+
+        A run of three tokens is trusted for five, one of two for three, a single token for one.
+        """
         for end in range(self._known + 1, len(ids)):
             for length in range(1, min(LONGEST_MATCH, end) + 1):
                 self._after[tuple(ids[end - length : end])] = end
@@ -67,7 +70,7 @@ class _Lookup:
         for length in range(min(LONGEST_MATCH, len(ids)), 0, -1):
             start = self._after.get(tuple(ids[-length:]))
             if start is not None:
-                return self._copied(ids, start, tokens)
+                return self._copied(ids, start, min(tokens, 2 * length - 1))
         return ()
 
     @staticmethod
