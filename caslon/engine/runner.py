@@ -3,6 +3,7 @@
 `N` tokens of the step (padded, see paged.py), `D` width, `V` vocabulary.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,9 @@ class Runner(Protocol):
     def run(self, plan: StepPlan) -> StepOutput:
         """Compute a step; its keys and values are in the cache afterwards."""
 
+    def between_steps(self) -> AbstractContextManager[None]:
+        """Return the context in which torch chooses tokens."""
+
 
 def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_size: int) -> Runner:
     """Return the compiled kernels where they can compute the decoder, else torch; `UserError` if only the former will do."""
@@ -116,6 +120,10 @@ class TorchRunner:
         self.vocab_size = vocab_size
         self._row_multiple = ROW_MULTIPLE if batch_invariant else 1
         self._groups = decoder.config.num_attention_heads // decoder.config.num_key_value_heads
+
+    def between_steps(self) -> AbstractContextManager[None]:
+        """Return the context in which torch chooses tokens: as everything else."""
+        return nullcontext()
 
     @property
     def cache_bytes(self) -> int:

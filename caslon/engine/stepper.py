@@ -68,7 +68,8 @@ class Stepper:
         self.counts["steps"] += 1
         try:
             output = self.runner.run(plan)
-            self._score_prompts(output)
+            with self.runner.between_steps():
+                self._score_prompts(output)
             self._hand_out_states(output)
         except Exception as error:
             if _lacks_memory(error) and self._halve_steps():
@@ -81,7 +82,8 @@ class Stepper:
             self.counts["computed_prompt_tokens"] += max(0, prompt_end - chunk.start)
         if self.on_step is not None:
             self.on_step(sum(chunk.end - chunk.start for chunk in plan))
-        self._choose(output)
+        with self.runner.between_steps():
+            self._choose(output)
         for chunk in plan:
             if chunk.completes and not chunk.sequence.wants_tokens:
                 self.end(self.answers[chunk.sequence], "stop")

@@ -1,7 +1,6 @@
 """The compiled kernels as Python sees them: the library beside this file, and its structures of numbers and pointers.
 
-It is plain C++ without Python's or torch's headers, built when caslon is installed where there is a compiler, and it computes
-with the threads that torch has already started: torch must be imported before it is loaded.
+It is plain C++ without Python's or torch's headers, built when caslon is installed where there is a compiler.
 """
 
 import ctypes
@@ -94,8 +93,6 @@ class Step(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the kernels, or None where they were not built or this processor lacks the instructions."""
-    import torch  # noqa: F401  its threads are shared
-
     folder = Path(__file__).parent
     file = next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"kernels{suffix}").is_file()), None)
     if file is None:
@@ -104,5 +101,8 @@ def library() -> ctypes.CDLL | None:
     found.caslon_scratch_bytes.restype = c_int64
     found.caslon_scratch_bytes.argtypes = (c_void_p, c_void_p)
     found.caslon_pack.argtypes = (c_int32, c_void_p, c_int32, c_int32, c_int32, c_int32, c_void_p)
-    found.caslon_step.argtypes = (c_void_p, c_void_p)
+    found.caslon_team.restype = c_void_p
+    found.caslon_team.argtypes = (c_int32,)
+    found.caslon_dismiss.argtypes = (c_void_p,)
+    found.caslon_step.argtypes = (c_void_p, c_void_p, c_void_p)
     return found if found.caslon_is_supported() else None

@@ -6,11 +6,9 @@
 // The scheme is that of BLIS (Van Zee and van de Geijn, 2015). Eight- and four-bit weights are widened panel by panel into a piece of memory that stays in
 // the first-level cache; their whole numbers are exact in bfloat16, the scales are applied to float32 sums.
 #pragma once
-#include <omp.h>
-
 #include <type_traits>
 
-#include "vectors.h"
+#include "team.h"
 
 constexpr int PANEL = 32;
 constexpr int HIGHEST_TILE = 12;
@@ -297,15 +295,6 @@ inline void multiply_tiles(const Matrix& matrix, int panel, const Tiles<Kind>& l
     }
 }
 
-struct Share {  // of `count` things, for the calling thread
-    int first, end;
-    explicit Share(int count) {
-        int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        first = (int)(count * thread / threads);
-        end = (int)(count * (thread + 1) / threads);
-    }
-};
-
 constexpr int BLOCK_BYTES = 384 * 1024;  // of the left matrix that one pass over the panels reads: it stays in the second-level cache
 constexpr int MOST_TILES_AT_ONCE = 32;
 
@@ -332,35 +321,36 @@ inline void give_gated(const Matrix& matrix, const float* gates, const float* up
         }
 }
 
-// All threads of the team call this. `finish(row, column, vector, lanes)` gets sixteen float32 sums, bias added, of a row that exists;
-// with GATED it gets two vectors: weights then lie as panels of gates and ups in turn, and `column` counts ups.
+// Few rows: the weights are read once, panel by panel.
 template <class Kind, bool GATED, class Finish>
-inline void multiply(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* sums, const Finish& finish) {
-    int height = left.height, tiles = (rows + height - 1) / height;
-    Share panels((((GATED ? matrix.outputs / 2 : matrix.outputs)) + PANEL - 1) / PANEL);
-    if (tiles == 1) {
-        float* second = sums + height * PANEL;
-        for (int panel = panels.first; panel < panels.end;) {
-            bool both = height <= FEW_ROWS && (GATED || panel + 1 < panels.end);
-            if (both) multiply_one_tile<Kind, 2>(matrix, GATED ? 2 * panel : panel, left.units, height, sums);
-            else multiply_one_tile<Kind, 1>(matrix, GATED ? 2 * panel : panel, left.units, height, sums);
-            if constexpr (GATED) {
-                if (!both) multiply_one_tile<Kind, 1>(matrix, 2 * panel + 1, left.units, height, second);
-                give_gated(matrix, sums, second, panel++, 0, rows, finish);
-            } else {
-                give(matrix, sums, panel++, 0, rows, finish);
-                if (both) give(matrix, second, panel++, 0, rows, finish);
-            }
+inline void multiply_few(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* sums, int first, int end, const Finish& finish) {
+    int height = left.height;
+    float* second = sums + height * PANEL;
+    for (int panel = first; panel < end;) {
+        bool both = height <= FEW_ROWS && (GATED || panel + 1 < end);
+        if (both) multiply_one_tile<Kind, 2>(matrix, GATED ? 2 * panel : panel, left.units, height, sums);
+        else multiply_one_tile<Kind, 1>(matrix, GATED ? 2 * panel : panel, left.units, height, sums);
+        if constexpr (GATED) {
+            if (!both) multiply_one_tile<Kind, 1>(matrix, 2 * panel + 1, left.units, height, second);
+            give_gated(matrix, sums, second, panel++, 0, rows, finish);
+        } else {
+            give(matrix, sums, panel++, 0, rows, finish);
+            if (both) give(matrix, second, panel++, 0, rows, finish);
         }
-        return;
     }
+}
+
+// Many rows: a block of tiles stays in the cache while the panels pass.
+template <class Kind, bool GATED, class Finish>
+inline void multiply_many(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* sums, int first, int end, const Finish& finish) {
+    int height = left.height, tiles = (rows + height - 1) / height;
     int64_t tile_bytes = (int64_t)left.per_row() * height * sizeof(Unit);
     int block = (int)(BLOCK_BYTES / tile_bytes);
     block = block < 1 ? 1 : block > MOST_TILES_AT_ONCE ? MOST_TILES_AT_ONCE : block;
     for (int tile = 0; tile < tiles; tile += block) {
         int here = tiles - tile < block ? tiles - tile : block;
         int first_row = tile * height, row_count = rows - first_row < here * height ? rows - first_row : here * height;
-        for (int panel = panels.first; panel < panels.end; panel++) {
+        for (int panel = first; panel < end; panel++) {
             multiply_tiles(matrix, GATED ? 2 * panel : panel, left, tile, here, sums);
             if constexpr (GATED) {
                 float* ups = sums + (int64_t)here * height * PANEL;
@@ -370,5 +360,21 @@ inline void multiply(const Matrix& matrix, const Tiles<Kind>& left, int rows, fl
                 give(matrix, sums, panel, first_row, row_count, finish);
             }
         }
+    }
+}
+
+// Of the panels for each thread. Smaller pieces read the left matrix more often.
+constexpr int PIECES_OF_FEW = 6, PIECES_OF_MANY = 2;
+
+// All threads of the team call this. `finish(row, column, vector, lanes)` gets sixteen float32 sums, bias added, of a row that exists;
+// with GATED it gets two vectors: weights then lie as panels of gates and ups in turn, and `column` counts ups. `taken` counts panels.
+template <class Kind, bool GATED, class Finish>
+inline void multiply(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* sums, std::atomic<int>& taken, const Finish& finish) {
+    int outputs = GATED ? matrix.outputs / 2 : matrix.outputs, first, end;
+    bool is_few = rows <= left.height;
+    Pieces pieces(taken, (outputs + PANEL - 1) / PANEL, is_few ? PIECES_OF_FEW : PIECES_OF_MANY);
+    while (rows && pieces.next(first, end)) {
+        if (is_few) multiply_few<Kind, GATED>(matrix, left, rows, sums, first, end, finish);
+        else multiply_many<Kind, GATED>(matrix, left, rows, sums, first, end, finish);
     }
 }

@@ -6,7 +6,10 @@ terms, whatever the number of rows beside it, the cut of the prompt or the size 
 
 import ctypes
 import math
+import weakref
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 
 import numpy as np
@@ -29,6 +32,9 @@ class NativeRunner:
     def __init__(self, library: ctypes.CDLL, decoder: Decoder, blocks: int, block_tokens: int, vocab_size: int) -> None:
         config = decoder.config
         self._library = library
+        self._threads = torch.get_num_threads()
+        self._team = library.caslon_team(self._threads)
+        self._finalizer = weakref.finalize(self, library.caslon_dismiss, self._team)
         self._packed = PackedModel(library, decoder)
         self._vocab_size = vocab_size
         self._block_tokens = block_tokens
@@ -45,6 +51,15 @@ class NativeRunner:
     def cache_bytes(self) -> int:
         """Return the size of the key-value cache."""
         return self._cache.nbytes
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """Let torch choose tokens in one thread: its others would watch for more, where the kernels' own have to compute next."""
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
 
     def run(self, plan: StepPlan) -> StepOutput:
         """Compute a step; its keys and values are in the cache afterwards. The logits hold until the next step."""
@@ -86,7 +101,7 @@ class NativeRunner:
             outputs=len(rows),
             scored=scored,
             block_tokens=self._block_tokens,
-            threads=torch.get_num_threads(),
+            threads=self._threads,
             ids=_address(ids),
             places=_address(places),
             span_rows=_address(firsts),
@@ -106,7 +121,7 @@ class NativeRunner:
         if needed > self._scratch.nbytes:
             self._scratch = torch.empty(needed, dtype=torch.uint8)
         step.scratch = self._scratch.data_ptr()
-        self._library.caslon_step(model, ctypes.addressof(step))
+        self._library.caslon_step(model, ctypes.addressof(step), self._team)
         return logits, hidden
 
     def _logits_of(self, rows: int) -> Tensor:

@@ -3,8 +3,6 @@
 // The arithmetic is that of model/decoder.py: matrices multiply numbers of one kind (float32 or bfloat16), everything between products is float32.
 // One team of threads computes a step; its members meet after each part. The shapes below are mirrored in library.py.
 // N tokens of the step, D width, H query heads, K key heads, C head size.
-#include <atomic>
-
 #include "attention.h"
 
 struct Layer {
@@ -86,6 +84,8 @@ int64_t longest_of(const Step& step) {
     return longest;
 }
 
+int counter_count(const Model& model) { return model.layers * (8 + 2 * model.experts) + 2; }
+
 int64_t sums_bytes() { return 2ll * MOST_TILES_AT_ONCE * HIGHEST_TILE * PANEL * sizeof(float); }
 
 template <class Kind>
@@ -165,28 +165,29 @@ class Computation {
         : model(model), step(step), b(b), counters(counters) {}
 
     void run() const {
+        part = 0;
         embed();
-#pragma omp barrier
+            meet();
         for (int number = 0; number < model.layers; number++) {
             const Layer& layer = model.layer[number];
             norm(layer.input_norm, layer.input_norm_bias);
-#pragma omp barrier
+            meet();
             float* projected = b.projected;
             int64_t qkv = layer.qkv.outputs;
-            multiply<Kind, false>(layer.qkv, b.read, step.tokens, sums(), [=](int row, int column, __m512 x, int lanes) {
+            multiply<Kind, false>(layer.qkv, b.read, step.tokens, sums(), counter(), [=](int row, int column, __m512 x, int lanes) {
                 store(projected + row * qkv + column, x, first_lanes(lanes));
             });
-#pragma omp barrier
+            meet();
             adapt(number, QUERY, VALUE, b.read, projected);
             place(layer, number);
-#pragma omp barrier
+            meet();
             attend_all(number);
-#pragma omp barrier
+            meet();
             add(layer.output, b.mixed, step.tokens, b.stream);
-#pragma omp barrier
+            meet();
             adapt(number, OUTPUT, OUTPUT, b.mixed, b.stream);
             norm(layer.post_norm, layer.post_norm_bias);
-#pragma omp barrier
+            meet();
             if (layer.router) {
                 mixture(layer);
                 continue;
@@ -194,9 +195,9 @@ class Computation {
             if (step.adapter_count) forget_changes();
             adapt(number, GATE, UP, b.read, b.changes);
             widen(layer.up, b.read, step.tokens, b.inner, step.adapter_count ? b.changes : nullptr);
-#pragma omp barrier
+            meet();
             add(layer.down, b.inner, step.tokens, b.stream);
-#pragma omp barrier
+            meet();
             adapt(number, DOWN, DOWN, b.inner, b.stream);
         }
         finish();
@@ -206,9 +207,12 @@ class Computation {
     const Model& model;
     const Step& step;
     const Buffers<Kind>& b;
-    std::atomic<int>* counters;  // one for each layer
+    std::atomic<int>* counters;  // of pieces taken, one for each part of the step that is shared out
+    static inline thread_local int part = 0;
 
-    char* own_memory() const { return b.threads + b.thread_bytes * omp_get_thread_num(); }
+    std::atomic<int>& counter() const { return counters[part++]; }
+
+    char* own_memory() const { return b.threads + b.thread_bytes * Team::my_number; }
     float* sums() const { return (float*)own_memory(); }
 
     void embed() const {
@@ -267,13 +271,14 @@ class Computation {
         LayerCache<Kind> cache = cache_of(number);
         int groups = model.heads / model.key_heads;
         char* scratch = own_memory() + sums_bytes();
-        int before = 0, mine = counters[number].fetch_add(1);
+        std::atomic<int>& taken = counter();
+        int before = 0, mine = taken.fetch_add(1);
         for (int s = 0; s < step.spans; s++) {
             int rows = step.span_tokens[s] * groups;
             Tiling tiling(rows);
             int pieces = tiling.tiles * model.key_heads;
             Span span{step.span_rows[s], step.span_tokens[s], step.span_starts[s], step.tables + (int64_t)s * step.table_width};
-            for (; mine < before + pieces; mine = counters[number].fetch_add(1)) {
+            for (; mine < before + pieces; mine = taken.fetch_add(1)) {
                 // Head by head: its keys and values stay in the second-level cache. The longest tiles first.
                 int head = (mine - before) / tiling.tiles, tile = tiling.tiles - 1 - (mine - before) % tiling.tiles;
                 int first = tile * tiling.height, height = rows - first < tiling.height ? rows - first : tiling.height;
@@ -285,7 +290,7 @@ class Computation {
 
     void add(const Matrix& matrix, const Tiles<Kind>& left, int rows, float* to) const {
         int64_t width = matrix.outputs;
-        multiply<Kind, false>(matrix, left, rows, sums(), [=](int row, int column, __m512 x, int lanes) {
+        multiply<Kind, false>(matrix, left, rows, sums(), counter(), [=](int row, int column, __m512 x, int lanes) {
             float* at = to + row * width + column;
             store(at, _mm512_add_ps(load(at, first_lanes(lanes)), x), first_lanes(lanes));
         });
@@ -296,7 +301,7 @@ class Computation {
         int kind = model.activation;
         int64_t inner = model.inner, apart = matrix.outputs;
         if (model.is_gated)
-            multiply<Kind, true>(matrix, left, rows, sums(), [=](int row, int column, __m512 gate, __m512 up, int lanes) {
+            multiply<Kind, true>(matrix, left, rows, sums(), counter(), [=](int row, int column, __m512 gate, __m512 up, int lanes) {
                 if (changes) {
                     const float* change = changes + row * apart + column;
                     gate = _mm512_add_ps(gate, load(change, first_lanes(lanes)));
@@ -305,7 +310,7 @@ class Computation {
                 to.put(row, column, _mm512_mul_ps(activated<Kind>(gate, kind), up), lanes);
             });
         else
-            multiply<Kind, false>(matrix, left, rows, sums(), [=](int row, int column, __m512 x, int lanes) {
+            multiply<Kind, false>(matrix, left, rows, sums(), counter(), [=](int row, int column, __m512 x, int lanes) {
                 if (changes) x = _mm512_add_ps(x, load(changes + row * apart + column, first_lanes(lanes)));
                 to.put(row, column, activated<Kind>(x, kind), lanes);
             });
@@ -315,7 +320,7 @@ class Computation {
         Share rows(step.tokens);
         int64_t width = (model.is_gated ? 2 : 1) * (int64_t)model.inner;
         memset(b.changes + rows.first * width, 0, (rows.end - rows.first) * width * sizeof(float));
-#pragma omp barrier
+            meet();
     }
 
     // The columns of a target in the rows it is added to.
@@ -350,7 +355,7 @@ class Computation {
                 }
             }
         }
-#pragma omp barrier
+            meet();
     }
 
     static void add_low_rank(const Addition& addition, const float* x, int inputs, float* low, float* to, int64_t outputs) {
@@ -375,7 +380,7 @@ class Computation {
     void mixture(const Layer& layer) const {
         int chosen = model.experts_per_token, width = model.width;
         route(layer);
-#pragma omp barrier
+            meet();
         int first = 0;
         int* counts = (int*)(own_memory() + b.thread_bytes - 4 * (model.experts + 16));
         for (int e = 0; e < model.experts; e++) counts[e] = 0;
@@ -390,13 +395,13 @@ class Computation {
                 int token = b.order[first + row] / chosen;
                 for (int c = 0; c < width; c += Kind::PER_UNIT) memcpy(read.place(row, c), b.read.place(token, c), sizeof(Unit));
             }
-#pragma omp barrier
+            meet();
             widen(layer.expert_up[expert], read, rows, inner);
-#pragma omp barrier
-            multiply<Kind, false>(layer.expert_down[expert], inner, rows, sums(), [&](int row, int column, __m512 x, int lanes) {
+            meet();
+            multiply<Kind, false>(layer.expert_down[expert], inner, rows, sums(), counter(), [&](int row, int column, __m512 x, int lanes) {
                 store(b.results + (int64_t)b.order[first + row] * width + column, x, first_lanes(lanes));
             });
-#pragma omp barrier
+            meet();
         }
         Share rows(step.tokens);
         for (int row = rows.first; row < rows.end; row++)
@@ -408,7 +413,7 @@ class Computation {
                 float* at = b.stream + (int64_t)row * width + c;
                 store(at, _mm512_add_ps(load(at, lanes), sum), lanes);
             }
-#pragma omp barrier
+            meet();
     }
 
     // The likeliest experts of each token (the first of equals), their shares, and the choices sorted by expert.
@@ -433,9 +438,8 @@ class Computation {
             }
             for (int k = 0; k < chosen; k++) b.weights[row * chosen + k] /= total;
         }
-#pragma omp barrier
-#pragma omp master
-        {
+            meet();
+        if (Team::my_number == 0) {
             int place = 0;
             for (int e = 0; e < experts; e++)
                 for (int c = 0; c < step.tokens * chosen; c++)
@@ -452,31 +456,29 @@ class Computation {
                           b.last.put(row, c, y, count);
                           if (step.hidden) store(step.hidden + (int64_t)row * model.width + c, y, first_lanes(count));
                       });
-#pragma omp barrier
+            meet();
         float* logits = step.logits;
         int64_t vocabulary = model.vocabulary;
-        multiply<Kind, false>(model.head, b.last, step.scored, sums(), [=](int row, int column, __m512 x, int lanes) {
+        multiply<Kind, false>(model.head, b.last, step.scored, sums(), counter(), [=](int row, int column, __m512 x, int lanes) {
             store(logits + row * vocabulary + column, x, first_lanes(lanes));
         });
     }
 };
 
 template <class Kind>
-void run(const Model& model, const Step& step) {
+void run(const Model& model, const Step& step, Team& team) {
     Memory memory{step.scratch};
-    std::atomic<int>* counters = (std::atomic<int>*)memory.take(model.layers * sizeof(std::atomic<int>));
-    for (int number = 0; number < model.layers; number++) counters[number] = 0;
+    std::atomic<int>* counters = (std::atomic<int>*)memory.take(counter_count(model) * sizeof(std::atomic<int>));
+    for (int number = 0; number < counter_count(model); number++) counters[number] = 0;
     Buffers<Kind> b = buffers<Kind>(model, step, memory);
     Computation<Kind> computation(model, step, b, counters);
-#pragma omp parallel num_threads(step.threads)
-    computation.run();
+    team.run([&] { computation.run(); });
 }
 
 template <class Kind>
 void pack(const typename Kind::Stored* rows, int outputs, int inputs, int every, int offset, Unit* panels) {
     constexpr int PER = Kind::PER_UNIT;
     int steps = inputs / PER, count = (outputs + PANEL - 1) / PANEL;
-#pragma omp parallel for
     for (int panel = 0; panel < count; panel++) {
         Unit* to = panels + ((int64_t)panel * every + offset) * steps * PANEL;
         for (int n = 0; n < PANEL; n++) {
@@ -499,7 +501,7 @@ int caslon_is_supported() {
 
 int64_t caslon_scratch_bytes(const Model* model, const Step* step) {
     Memory memory{nullptr};
-    memory.take(model->layers * sizeof(std::atomic<int>));
+    memory.take(counter_count(*model) * sizeof(std::atomic<int>));
     if (model->kind) buffers<Bfloat16>(*model, *step, memory);
     else buffers<Float32>(*model, *step, memory);
     return memory.used;
@@ -511,8 +513,13 @@ void caslon_pack(int kind, const void* rows, int outputs, int inputs, int every,
     else pack<Float32>((const float*)rows, outputs, inputs, every, offset, (Unit*)panels);
 }
 
-void caslon_step(const Model* model, const Step* step) {
-    if (model->kind) run<Bfloat16>(*model, *step);
-    else run<Float32>(*model, *step);
+// Threads that wait for steps; the one that calls `caslon_step` is one of them.
+Team* caslon_team(int threads) { return new Team(threads); }
+
+void caslon_dismiss(Team* team) { delete team; }
+
+void caslon_step(const Model* model, const Step* step, Team* team) {
+    if (model->kind) run<Bfloat16>(*model, *step, *team);
+    else run<Float32>(*model, *step, *team);
 }
 }
