@@ -15,6 +15,7 @@ from caslon import __version__
 from caslon.commands import (
     ablation,
     bench,
+    bench_reasoning,
     bench_service,
     corpus,
     corpus_chat,
@@ -25,6 +26,7 @@ from caslon.commands import (
     ladder,
     model_files,
     models,
+    reasoning,
     recipes,
     results,
     scale,
@@ -52,6 +54,7 @@ app.add_typer(training.app)
 app.add_typer(ablation.app)
 app.add_typer(results.app)
 app.add_typer(models.app)
+app.add_typer(reasoning.app)
 app.add_typer(serving.app)
 app.add_typer(serving.keys_app, name="keys")
 app.add_typer(serving.audit_app, name="audit")
@@ -59,7 +62,7 @@ app.command("import")(model_files.import_checkpoint)
 app.add_typer(model_files.app, name="export")
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(scale.app, name="scale")
-BENCH_TOPICS = (bench, bench_service)
+BENCH_TOPICS = (bench, bench_service, bench_reasoning)
 app.add_typer(BENCH_TOPICS[0].app, name="bench")
 corpus.app.command()(corpus_inspect.inspect)
 corpus.app.command()(corpus_collect.collect)

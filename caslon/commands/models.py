@@ -58,7 +58,7 @@ def generate(
 
     params = {"max_tokens": 128, **params}
     engine = {"speculate": speculate, "weights": weights, "dtype": dtype, "device": device}
-    opened = generation.Opened(_model(model), api_key, model_name, engine)
+    opened = generation.Opened(model_or_url(model), api_key, model_name, engine)
     if grid:
         generation.write_grid(opened, _file_prompts(prompts, prompt), params, grid, output)
         return
@@ -83,10 +83,11 @@ def chat(
     from caslon.ui import terminal
 
     engine = {"speculate": speculate, "weights": weights, "dtype": dtype, "device": device}
-    terminal.chat(_model(model), params, system=system, api_key=api_key, model_name=model_name, engine=engine)
+    terminal.chat(model_or_url(model), params, system=system, api_key=api_key, model_name=model_name, engine=engine)
 
 
-def _model(model: str) -> str:
+def model_or_url(model: str) -> str:
+    """Return the folder of a model, stage or run, or the URL as it is."""
     from caslon.run_list import model_folder_of
 
     return model if model.startswith(("http://", "https://")) else str(model_folder_of(Path(model)))

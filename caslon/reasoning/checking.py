@@ -72,12 +72,12 @@ class ArithmeticSteps:
         steps = list(steps_of(solution))
         if not steps:
             return Verdict(False, 0.0, None, "no step in it can be checked")
-        known = {_value(number) for number in NUMBER.findall(question)}
+        known = {abs(_value(number)) for number in NUMBER.findall(question)}  # "8-3" has a 3, whatever its sign
         for number, step in enumerate(steps, start=1):
             problem = self._problem(step, known)
             if problem:
                 return Verdict(False, (number - 1) / len(steps), number, problem)
-            known.add(_value(step.result))
+            known.add(abs(_value(step.result)))
         answer = final_answer(solution)
         if answer not in {normal(step.result) for step in steps}:
             return Verdict(False, 0.99, None, f"the answer {answer} is the result of no step")

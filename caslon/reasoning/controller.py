@@ -15,6 +15,11 @@ PLAIN = "{question}\n"
 STEP_BY_STEP = "{question}\n\nSolve it step by step, one step a line. End with a line 'Answer: ' and the answer alone."
 
 
+def usual_prompt(*, chat: bool) -> str:
+    """Return how a question is asked: with an instruction for a model that chats, bare for one that goes on with a text."""
+    return STEP_BY_STEP if chat else PLAIN
+
+
 @dataclass(frozen=True)
 class Reasoned:
     """What came of a question. `text` and `answer` are None where nothing was written or the gate withheld it.

@@ -3,6 +3,7 @@
 An answer that has begun is continued by token ids, from the server's own `/tokenize`, as caslon and vLLM offer it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ from caslon.errors import CaslonError
 from caslon.reasoning.branch import Ask, Written
 
 AT_ONCE = 8
+NO_TEXT = re.compile(r"bytes:|<\|.*\|>$|</?s>$")  # how servers spell tokens that are no text
 
 
 class HttpGenerate:
@@ -90,7 +92,7 @@ def _written(
 
 
 def _tops(logprobs: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the likeliest first tokens, best first; those that are no whole characters cannot begin a text."""
+    """Return the likeliest first tokens, best first, without special ones and parts of characters, which begin no text."""
     tops = (logprobs.get("top_logprobs") or [None])[0] or {}
     ranked = sorted(tops.items(), key=lambda item: -item[1])
-    return [(text, logprob) for text, logprob in ranked if not text.startswith("bytes:")]
+    return [(text, logprob) for text, logprob in ranked if not NO_TEXT.match(text)]

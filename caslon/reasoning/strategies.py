@@ -17,6 +17,7 @@ from caslon.reasoning.work import Work
 Strategy = Callable[[Work], Iterator[Branch]]
 
 MOST_ROUNDS = 2
+MOST_FIRST_TOKENS = 20  # what servers tell
 REVISION = (
     "{prompt}\n\nA solution that is not right yet:\n{solution}\n\nWhat is wrong: {problem}.\nThe solution put right:\n"
 )
@@ -52,7 +53,7 @@ class BestOf:
 
 @dataclass(frozen=True)
 class BranchFirst:
-    """One greedy answer from each of the `k` likeliest first tokens; the judge's favourite (arXiv:2402.10200).
+    """One greedy answer from each of the `k` likeliest first tokens that are text; the judge's favourite (arXiv:2402.10200).
 
     Finding the first tokens costs one token of the budget.
     """
@@ -62,12 +63,12 @@ class BranchFirst:
     judge: Judge = mean_logprob
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= 20:
-            raise UserError(f"k = {self.k}: the likeliest 1 to 20 tokens can be known", where="k")
+        if not 1 <= self.k <= MOST_FIRST_TOKENS:
+            raise UserError(f"k = {self.k}: the likeliest 1 to {MOST_FIRST_TOKENS} tokens can be known", where="k")
 
     def __call__(self, work: Work) -> Iterator[Branch]:
         """Yield the best branch."""
-        (look,) = work.branches([work.plan(temperature=0.0, max_tokens=1, first_tokens=self.k)])
+        (look,) = work.branches([work.plan(temperature=0.0, max_tokens=1, first_tokens=MOST_FIRST_TOKENS)])
         beginnings = [text for text, _ in look.written.first_tokens if text][: self.k]
         if not beginnings:
             raise UserError("the model does not tell its likeliest first tokens", fix="use another strategy")

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class EngineGenerate:
-    """Writes with an engine. A model with a chat template gets each prompt as a user's message, any other as plain text.
+    """Writes with an engine; with `chat` each prompt is a user's message, else plain text.
 
     The first of several asks with one prompt begins alone, until its prompt is computed; the others then find its blocks.
     """
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine", *, chat: bool = True) -> None:
         self._engine = engine
+        self._chat = chat
         self._markers = thinking_markers(engine.tokenizer)
         self.cached_tokens = 0  # of prompts, over all asks
 
@@ -60,7 +61,7 @@ class EngineGenerate:
     def _prompt(self, ask: Ask) -> tuple[list[int], bool]:
         """Return the ids to go on from, and whether they end with thinking open. An answer that has begun closes it."""
         tokenizer = self._engine.tokenizer
-        if tokenizer.chat_template is None:
+        if not self._chat:
             return self._engine.prompt_ids(ask.prompt) + tokenizer.encode(ask.prefix), False
         message = {"role": "user", "content": ask.prompt}
         ids = list(tokenizer.encode_chat([message], add_generation_prompt=True).ids)
@@ -78,8 +79,8 @@ class EngineGenerate:
 
     def _written(self, ask: Ask, completion: Completion) -> Written:
         self.cached_tokens += completion.cached_tokens
-        tokenizer = self._engine.tokenizer
         first = completion.logprobs[0].top[: ask.first_tokens] if completion.logprobs else ()
+        texts = [(self._text(token), logprob) for token, logprob in first]
         return Written(
             text=completion.text,
             tokens=len(completion.ids),
@@ -88,8 +89,15 @@ class EngineGenerate:
             thinking_tokens=completion.thinking_tokens,
             stopped_by=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
             logprobs=tuple(token.logprob for token in completion.logprobs),
-            first_tokens=tuple((tokenizer.decode([token]), logprob) for token, logprob in first),
+            first_tokens=tuple((text, logprob) for text, logprob in texts if text),
         )
+
+    def _text(self, token: int) -> str:
+        """Return a token's text; none for a special token and for half a character, which cannot begin a text."""
+        tokenizer = self._engine.tokenizer
+        if token in tokenizer.special_ids:
+            return ""
+        return tokenizer.token_bytes(token).decode(errors="ignore")
 
 
 def _closing(markers: Markers | None) -> int:

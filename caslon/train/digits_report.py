@@ -4,7 +4,6 @@ Shares of one cell have Wilson intervals over all its answers. Modes are compare
 and problems together, so the interval of a difference holds both the luck of a run and that of the problems.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caslon.report.page import Block, Chart, Charts, Page, Section, Series, Table, Text, Value, write_page
+from caslon.report.shares import wilson_interval
 from caslon.train.digits import MODES, OPERATIONS
 
 DRAWS = 2_000
-Z_95 = 1.959964  # standard normal quantile of 97.5 %
 MEANING = {
     "none": "digits are learned like letters",
     "single": "one token a digit",
@@ -25,17 +24,6 @@ MEANING = {
     "groups3_right": "up to three digits, from the right",
 }
 assert set(MEANING) == set(MODES)
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), which stays within 0 and 1; `(0, 1)` when nothing was asked."""
-    if not total:
-        return 0.0, 1.0
-    share, z = right / total, Z_95
-    middle = share + z * z / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def difference_interval(one: NDArray[np.bool_], other: NDArray[np.bool_], seed: int = 0) -> tuple[float, float]:

@@ -12,11 +12,14 @@ from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
 from caslon.reasoning.branch import Ask
 from caslon.reasoning.controller import reason
+from caslon.reasoning.over_http import HttpGenerate
 from caslon.reasoning.stepwise import StepSearch
 from caslon.reasoning.strategies import BestOf, BranchFirst
 from caslon.reasoning.voting import SelfConsistency
 from caslon.reasoning.with_engine import EngineGenerate
 from caslon.reasoning.work import Limits
+from caslon.server.run import running_server
+from caslon.server.settings import ServerSettings
 from caslon.tokenizer.tokenizer import Tokenizer
 from caslon.tokenizer.train import train_tokenizer
 
@@ -78,14 +81,38 @@ def test_the_same_seeds_give_the_same_record(engine: Engine, strategy: object) -
 def test_an_answer_that_has_begun_goes_on_and_thinking_keeps_to_its_budget(engine: Engine) -> None:
     generate = EngineGenerate(engine)
     asks = [
-        Ask("Hello", 1, 10, 0.0, first_tokens=3),
+        Ask("Hello", 1, 10, 0.0, first_tokens=20),
         Ask("Hello", 1, 10, 0.0, prefix="The quick"),
         Ask("Hello", 2, 6, 1.0, thinking_budget=4),
     ]
     look, begun, thought = generate(asks)
-    assert len(look.first_tokens) == 3
-    assert look.first_tokens[0][1] >= look.first_tokens[1][1] >= look.first_tokens[2][1]
+    texts, logprobs = zip(*look.first_tokens, strict=True)
+    assert 3 < len(texts) <= 20
+    assert list(logprobs) == sorted(logprobs, reverse=True)
+    assert all(texts)
+    assert not any(text in engine.tokenizer for text in texts if text.startswith("<|"))
     assert len(look.logprobs) == look.tokens
     assert begun.text != look.text
     assert thought.thinking_tokens <= 4 + 2
     assert thought.tokens <= asks[2].total_tokens
+
+
+@pytest.mark.promise("reasoning", "A strategy writes the same over HTTP as with an engine in the process")
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
+def test_over_http_the_same_is_written(engine: Engine, chat: bool) -> None:
+    limits = Limits(max_tokens=12, thinking_budget=5 if chat else None)
+    with (
+        running_server(engine, "fox", ServerSettings(page=False)) as url,
+        Client(url) as client,
+    ):
+        generates = (EngineGenerate(engine, chat=chat), HttpGenerate(client, "fox", chat=chat))
+        for strategy in (SelfConsistency(5), BranchFirst(3), StepSearch(2, 3)):
+            here, there = (
+                reason(PROMPT, strategy, generate, budget_tokens=90, limits=limits, seed=5) for generate in generates
+            )
+            assert without_logprobs(here.record) == without_logprobs(there.record)
+
+
+def without_logprobs(record: tuple[dict, ...]) -> list[dict]:
+    """Leave out what JSON may round."""
+    return [{key: value for key, value in event.items() if key not in ("mean_logprob", "scores")} for event in record]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from caslon.observe.events import EventLog
+from caslon.report.shares import wilson_interval
 from caslon.tokenizer.train import TrainingSettings, train_tokenizer
 from caslon.train import digits
 from caslon.train.digits import (
@@ -25,7 +26,7 @@ from caslon.train.digits import (
     training_problems,
 )
 from caslon.train.digits import test_problems as held_out_problems
-from caslon.train.digits_report import conclusion, difference_interval, summary, wilson_interval, write_digits_report
+from caslon.train.digits_report import conclusion, difference_interval, summary, write_digits_report
 
 TINY = DigitsSettings(steps=3, batch=8, seeds=2, lengths=2, tests_per_cell=3, width=32, layers=1)
 
