@@ -19,7 +19,6 @@ from caslon.server.hooks import Hooks
 from caslon.server.keys import Key, KeyStore
 from caslon.server.records import Records
 from caslon.server.settings import LOOPBACK_HOSTS, ServerSettings
-from caslon.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from caslon.server.traces import Traces
@@ -30,10 +29,8 @@ log = logging.getLogger("caslon.server")
 class Admission:
     """The door of one service. Every method may be called from any thread and may wait for the disk."""
 
-    def __init__(self, settings: ServerSettings, model: str, fingerprint: str | None, tokenizer: Tokenizer) -> None:
-        self.model = model
-        self.fingerprint = fingerprint
-        self.tokenizer = tokenizer
+    def __init__(self, settings: ServerSettings, model: str) -> None:
+        self.model = model  # written down for a request that got no further than the door
         self._allowances = allowances_of(settings.limits)
         folder = settings.state
         self.keys = KeyStore(folder) if folder and keys.exists(folder) else None
@@ -106,11 +103,11 @@ class Admission:
 
     def _write_down(self, call: Call) -> None:
         if self.audit is not None:
-            self.audit.append(audit_fields(call, self.model, self.fingerprint))
+            self.audit.append(audit_fields(call, self.model))
 
     def _show(self, call: Call) -> None:
         if self.records is not None and call.answers:
-            self.records.add(call, self.fingerprint, self.tokenizer)
+            self.records.add(call)
         if self.traces is not None:
             self.traces.add(call)
         if self.hooks is not None:

@@ -29,9 +29,11 @@ from caslon.server.generate import GenerateRequest, generate
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.messages import CountRequest, MessagesRequest, count_message_tokens, create_message
 from caslon.server.metrics import CONTENT_TYPE
+from caslon.server.models import Models, card
 from caslon.server.responses import ResponsesRequest, create_response
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
+from caslon.server.stream import taken_on
 from caslon.server.tokenize import apply_template, detokenize, tokenize
 from caslon.server.watch import Watch
 from caslon.server.wire import CompletionRequest, DetokenizeRequest, Wire
@@ -47,6 +49,12 @@ def create_app(
     """Return the application that serves an engine. The engine stays the caller's to close."""
     settings = settings or ServerSettings()
     service = Service(engine, model_name, settings, fingerprint=fingerprint)
+    return app_of(Models(service, settings), settings)
+
+
+def app_of(models: Models, settings: ServerSettings) -> FastAPI:
+    """Return the application that serves models."""
+    service = models.first
     app = FastAPI(
         title="caslon",
         version=caslon.__version__,
@@ -64,10 +72,11 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.models = models
     _add_error_answers(app)
-    _add_api(app, service)
-    _add_health(app, service)
-    if settings.page:
+    _add_api(app, models)
+    _add_health(app, models)
+    if settings.page and service.remote is None:
         from caslon.ui.playground import mount_page  # Gradio takes seconds to import
 
         app = mount_page(app, service)
@@ -88,14 +97,14 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    service: Service = app.state.service
-    watch = asyncio.create_task(Watch(service).run())
+    models: Models = app.state.models
+    watch = asyncio.create_task(Watch(models).run())
     try:
         yield
     finally:
         watch.cancel()
-        service.interrupt()
-        await to_thread.run_sync(service.admission.close)
+        models.interrupt()
+        await to_thread.run_sync(models.close)
 
 
 ERROR_DESCRIPTION: dict[str, Any] = {
@@ -104,7 +113,7 @@ ERROR_DESCRIPTION: dict[str, Any] = {
 }
 
 
-def _add_api(app: FastAPI, service: Service) -> None:
+def _add_api(app: FastAPI, models: Models) -> None:
     shapes: dict[str, Any] = {}
 
     def described() -> dict[str, Any]:
@@ -117,13 +126,16 @@ def _add_api(app: FastAPI, service: Service) -> None:
     def add(path: str, endpoint: Endpoint, shape: type[Wire]) -> None:
         async def answer(request: Request) -> Response:
             call = request.state.call
+            service = await models.asked_by(request)
             if service.admission.wants_body:
                 call.body = await request.body()
             if service.admission.hooks is not None:
                 hooked = await to_thread.run_sync(service.admission.hooks.before, call)
                 if hooked is not None:
                     return JSONResponse(hooked)
-            return await endpoint(service.on_behalf_of(call), request)
+            response = await endpoint(service, request)
+            await taken_on(call, request)
+            return response
 
         schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
         shapes.update(schema.pop("$defs", {}))
@@ -155,16 +167,16 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return HTMLResponse(api_page(app.openapi()))
 
     @app.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
+    async def list_models(request: Request) -> dict[str, Any]:
         """List the models the key allows."""
-        allowed = service.on_behalf_of(request.state.call).may_use(service.model_name)
-        return {"object": "list", "data": [_model_card(service)] if allowed else []}
+        return {"object": "list", "data": models.cards(request.state.call)}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
-        """Describe the served model."""
-        service.on_behalf_of(request.state.call).check_model(model)
-        return _model_card(service)
+        """Describe a served model."""
+        service = models.named(model, request.state.call)
+        service.check_model(model)
+        return card(service)
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
     async def nothing_here(rest: str, request: Request) -> Response:
@@ -172,30 +184,19 @@ def _add_api(app: FastAPI, service: Service) -> None:
         raise Refused(404, f"there is no {request.method} /v1/{rest} here", code="not_found")
 
 
-def _model_card(service: Service) -> dict[str, Any]:
-    return {
-        "id": service.model_name,
-        "object": "model",
-        "created": service.started,
-        "owned_by": "caslon",
-        "max_model_len": service.context,
-        "vocab_size": service.tokenizer.vocab_size,
-    }
-
-
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, models: Models) -> None:
     @app.get("/health")
     @app.get("/health/live")
     async def live() -> dict[str, str]:
         """Answer 200 while the process works, 500 when the engine has work and does none of it."""
-        if service.is_stuck:
+        if any(service.is_stuck for service in models):
             raise Refused(500, "the engine has work and takes no step", code="engine_stuck", kind=SERVER_ERROR)
         return {"status": "ok"}
 
     @app.get("/health/ready")
     async def ready() -> dict[str, str]:
         """Answer 200 while new requests are taken."""
-        if service.queue.draining:
+        if models.first.queue.draining:
             raise Refused(503, "the server is shutting down", code="draining", kind=SERVER_ERROR)
         return {"status": "ready"}
 
@@ -203,12 +204,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def version() -> dict[str, str]:
         """Name the versions at work, and how the model is computed."""
         versions = {"version": caslon.__version__, "python": platform.python_version()}
-        return {**versions, "model": service.model_name, **service.engine.description}
+        return {**versions, "model": models.first.model_name, **models.first.engine.description}
 
     @app.get("/metrics")
     def metrics() -> Response:
         """Return the figures for Prometheus."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+        return Response(models.metrics_text(), media_type=CONTENT_TYPE)
 
 
 def _add_error_answers(app: FastAPI) -> None:

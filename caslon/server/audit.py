@@ -126,8 +126,11 @@ def audit_lines(folder: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def audit_fields(call: Call, model: str, fingerprint: str | None) -> dict[str, Any]:
-    """Return what the log says of a request: who, what, how much, how long; never a text, an address or a key."""
+def audit_fields(call: Call, door: str) -> dict[str, Any]:
+    """Return what the log says of a request: who, what, how much, how long; never a text, an address or a key.
+
+    `door` is the model of a request that was turned away before one was chosen.
+    """
     prompt_tokens, completion_tokens = call.tokens()
     first = next((answer.clock for answer in call.answers), None)
     return {
@@ -135,8 +138,9 @@ def audit_fields(call: Call, model: str, fingerprint: str | None) -> dict[str, A
         "request_id": call.request_id,
         "key": call.key.id if call.key else None,
         "endpoint": call.endpoint,
-        "model": model,
-        "fingerprint": fingerprint,
+        "model": call.served.model_name if call.served else door,
+        "fingerprint": call.served.fingerprint if call.served else None,
+        **({"served_by": call.served_by} if call.served_by else {}),
         "parameters": call.parameters(),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

@@ -14,7 +14,8 @@ from caslon.server.accounts import Entry
 from caslon.server.keys import Key
 
 if TYPE_CHECKING:
-    from caslon.server.service import Answer
+    from caslon.server.service import Answer, Service
+    from caslon.server.upstream.pieces import Asked
 
 
 @dataclass(eq=False)
@@ -31,6 +32,9 @@ class Call:
     began: float = field(default_factory=time.time)  # seconds since 1970
     received: float = field(default_factory=time.perf_counter)
     answers: list["Answer"] = field(default_factory=list)
+    served: "Service | None" = None  # the model that was asked
+    asked: list["Asked"] = field(default_factory=list)  # what was sent on to other servers
+    served_by: str | None = None  # which of them answers
     read_tokens: int = 0  # of texts that were read and got no answer, as for embeddings
     status: int = 0
     closed: bool = False

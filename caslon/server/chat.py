@@ -19,6 +19,7 @@ from caslon.server.logprobs import chat_logprobs
 from caslon.server.reading import read
 from caslon.server.service import Service
 from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
+from caslon.server.upstream.pieces import wire_logprobs
 from caslon.server.usage import timings, usage
 
 
@@ -89,6 +90,8 @@ def _call(call: dict[str, str]) -> dict[str, Any]:
 
 
 def _logprobs(talk: Conversation, written: Completion | Piece) -> dict[str, Any] | None:
+    if talk.service.remote is not None:
+        return wire_logprobs(written)
     if not talk.fields.logprobs or not written.logprobs:
         return None
     return chat_logprobs(talk.service.tokenizer, written.logprobs, talk.fields.top_logprobs or 0)

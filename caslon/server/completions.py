@@ -4,7 +4,7 @@ Source: https://platform.openai.com/docs/api-reference/completions
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from caslon.server.reading import read
 from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
 from caslon.server.stream import DONE, EventStream, Pieces, event, whole_answers
+from caslon.server.upstream.engine import RemoteEngine
+from caslon.server.upstream.pieces import wire_logprobs
 from caslon.server.usage import timings, usage
 from caslon.server.wire import CompletionRequest
 
@@ -33,7 +35,7 @@ class Work:
 
     service: Service
     fields: CompletionRequest
-    prompts: list[list[int]]
+    prompts: Sequence[Sequence[int]]
     texts: list[str]
     answers: list[Answer]
 
@@ -74,6 +76,8 @@ def begin(service: Service, fields: CompletionRequest, pieces: Pieces) -> Work:
     """Split a request's prompts into tokens and start its answers."""
     service.check_model(fields.model)
     _check_combination(fields)
+    if service.remote is not None:
+        return _begin_remote(service, service.remote, fields, pieces)
     prompts, texts = _prompts(service, fields)
     form = form_of(fields)
     ranked = _is_ranked(fields)
@@ -93,6 +97,24 @@ def begin(service: Service, fields: CompletionRequest, pieces: Pieces) -> Work:
         [{"constraint": service.engine.constraint(form)} if form else {} for _ in prompts for _ in params],
     )
     return Work(service, fields, prompts, texts, answers)
+
+
+def _begin_remote(service: Service, remote: RemoteEngine, fields: CompletionRequest, pieces: Pieces) -> Work:
+    """Send each prompt on as it is; that it stands before its answer is done here."""
+    given = _given_prompts(fields)
+    if fields.echo and (fields.logprobs is not None or not all(isinstance(prompt, str) for prompt in given)):
+        message = "'echo': the tokens of the prompt are known to the server behind this model only"
+        raise invalid(message, "echo", "unsupported_by_upstream")
+    sent = fields.model_copy(update={"echo": None})
+    asked = [remote.completion(sent, prompt, _wanted_tokens(fields) or 1) for prompt in given]
+    answers = service.submit(
+        [one for one in asked for _ in range(one.choices)],
+        [one.params for one in asked for _ in range(one.choices)],
+        pieces.put,
+        [{"choice": choice} for one in asked for choice in range(one.choices)],
+    )
+    texts = [prompt if isinstance(prompt, str) else "" for prompt in given]
+    return Work(service, fields, asked, texts, answers)
 
 
 def _wanted_tokens(fields: CompletionRequest) -> int:
@@ -120,11 +142,7 @@ def _is_ranked(fields: CompletionRequest) -> bool:
 
 def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int]], list[str]]:
     """Return each prompt as ids and as text."""
-    given = fields.prompt
-    if given is None or isinstance(given, str):
-        given = [given or ""]
-    elif isinstance(given[0], int):
-        given = [given]
+    given = _given_prompts(fields)
     prompts, texts = [], []
     for prompt in given if fields.suffix is None else []:
         if isinstance(prompt, str):
@@ -138,6 +156,14 @@ def _prompts(service: Service, fields: CompletionRequest) -> tuple[list[list[int
         prompts = [gap_ids(service.tokenizer, prompt, fields.suffix) for prompt in given]
         texts = [""] * len(prompts)
     return prompts, texts
+
+
+def _given_prompts(fields: CompletionRequest) -> list[Any]:
+    """Return the prompts, each a text or ids."""
+    given = fields.prompt
+    if given is None or isinstance(given, str):
+        return [given or ""]
+    return [given] if isinstance(given[0], int) else list(given)
 
 
 def _whole(work: Work, head: dict[str, Any], completions: list[Completion]) -> dict[str, Any]:
@@ -182,6 +208,8 @@ def _logprobs(work: Work, prompt: int, completion: Completion) -> dict[str, Any]
     fields = work.fields
     if fields.logprobs is None:
         return None
+    if work.service.remote is not None:
+        return wire_logprobs(completion)
     ids = list(completion.ids) if _wanted_tokens(fields) else []
     tokens = list(completion.logprobs[: len(ids)])
     collector = CompletionLogprobs(work.service.tokenizer)
@@ -194,7 +222,7 @@ def _logprobs(work: Work, prompt: int, completion: Completion) -> dict[str, Any]
 async def _events(work: Work, head: dict[str, Any], pieces: Pieces) -> AsyncIterator[bytes]:
     with_usage = bool(work.fields.stream_options and work.fields.stream_options.include_usage)
     head = {**head, "usage": None} if with_usage else head
-    collectors = [CompletionLogprobs(work.service.tokenizer, len(text)) for text in _echoed(work)]
+    collectors = [_collector(work, text) for text in _echoed(work)]
     for index, text in enumerate(_echoed(work)):
         if text:
             yield event({**head, "choices": [_chunk(index, text)]})
@@ -214,11 +242,15 @@ def _echoed(work: Work) -> list[str]:
     return [text if echo else "" for text in work.texts for _ in range(work.answers_to_each)]
 
 
-def _piece_chunk(work: Work, index: int, piece: Piece, collector: CompletionLogprobs) -> dict[str, Any] | None:
+def _collector(work: Work, text: str) -> CompletionLogprobs | None:
+    return None if work.service.remote else CompletionLogprobs(work.service.tokenizer, len(text))
+
+
+def _piece_chunk(work: Work, index: int, piece: Piece, collector: CompletionLogprobs | None) -> dict[str, Any] | None:
     """Return a piece as a choice, None when there is nothing in it to tell."""
     alternatives = work.fields.logprobs
-    logprobs = None
-    if alternatives is not None and piece.logprobs:
+    logprobs = None if collector else wire_logprobs(piece)
+    if collector and alternatives is not None and piece.logprobs:
         logprobs = collector.shape(piece.logprobs, piece.ids, alternatives)
     if not piece.text and not logprobs and not piece.finish_reason:
         return None

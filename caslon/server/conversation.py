@@ -21,6 +21,7 @@ from caslon.server.sampling import sampling_params
 from caslon.server.service import Answer, Service
 from caslon.server.stream import Pieces
 from caslon.server.tools import ToolUse
+from caslon.server.upstream.pieces import Delta, RemoteCompletion, RemotePiece
 
 TEMPLATE_SWITCH = "enable_thinking"  # the name Qwen gave it, and others took over
 
@@ -81,13 +82,15 @@ class Conversation:
 
     service: Service
     fields: ChatRequest
-    prompt: list[int]
+    prompt: Sequence[int]
     answers: list[Answer]
     tools: ToolUse | None
     thoughts: Thoughts
 
-    def reader(self) -> "PartReader":
+    def reader(self) -> "PartReader | RemoteReader":
         """Return what tells the parts of one of the answers apart."""
+        if self.service.remote is not None:
+            return RemoteReader()
         return PartReader(self.tools, hides_thinking=self.thoughts.is_hidden)
 
 
@@ -95,7 +98,7 @@ class Conversation:
 class Prepared:
     """What a chat request comes to, before anything is written: one prompt, and how each of its answers is to be written."""
 
-    prompt: list[int]
+    prompt: Sequence[int]
     params: list[SamplingParams]
     options: list[dict[str, Any]]
     tools: ToolUse | None
@@ -113,6 +116,10 @@ def begin(service: Service, fields: ChatRequest, pieces: Pieces) -> Conversation
 def prepared(service: Service, fields: ChatRequest) -> Prepared:
     """Return what a request comes to. `Refused` for what cannot be had."""
     service.check_model(fields.model)
+    if service.remote is not None:
+        asked = service.remote.chat(fields)
+        choices: list[dict[str, Any]] = [{"choice": choice} for choice in range(asked.choices)]
+        return Prepared(asked, [asked.params] * asked.choices, choices, None, Thoughts(None))
     tools = ToolUse.of(fields, service.tokenizer)
     prompt, thoughts = _prompt(service, fields, tools)
     form = form_of(fields)
@@ -300,6 +307,40 @@ class PartReader:
                 yield ToolCallArguments(self.calls - 1, event.text)
             else:
                 yield Text(event.text)
+
+
+@dataclass
+class RemoteReader:
+    """Tells the parts of an answer of another server apart, which has told them apart itself."""
+
+    calls: int = 0
+
+    def of_piece(self, piece: Piece) -> Iterator[Part]:
+        """Yield the parts of a piece."""
+        assert isinstance(piece, RemotePiece)
+        yield from self._parts(piece.delta)
+
+    def of_completion(self, completion: Completion) -> Iterator[Part]:
+        """Yield the parts of a whole answer."""
+        assert isinstance(completion, RemoteCompletion)
+        for delta in completion.deltas:
+            yield from self._parts(delta)
+
+    def finish_reason(self, reason: str) -> str:
+        """Return why the answer ended, in OpenAI's words."""
+        return "tool_calls" if self.calls and reason == "stop" else reason
+
+    def _parts(self, delta: Delta) -> Iterator[Part]:
+        if delta.thinking:
+            yield Thinking(delta.thinking)
+        if delta.text:
+            yield Text(delta.text)
+        for call in delta.calls:
+            if call.index >= self.calls:
+                yield ToolCallBegins(self.calls, call.id or f"call_{uuid.uuid4().hex[:24]}", call.name)
+                self.calls += 1
+            if call.arguments:
+                yield ToolCallArguments(min(call.index, self.calls - 1), call.arguments)
 
 
 @dataclass

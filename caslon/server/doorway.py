@@ -39,12 +39,12 @@ class Doorway:
         """Take no new requests any more."""
         self._draining = True
         if self._app is not None:
-            self.service.drain()
+            self._app.state.models.drain()
 
     def interrupt(self) -> None:
         """Break off what runs."""
         if self._app is not None:
-            self.service.interrupt()
+            self._app.state.models.interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or see the application through its life."""

@@ -70,6 +70,7 @@ class RequestRecord:
                 headers = MutableHeaders(scope=message)
                 headers.update({"x-request-id": call.request_id, **SECURITY_HEADERS})
                 headers.update(call.entry.headers if call.entry else {})
+                headers.update({"x-caslon-served-by": call.served_by} if call.served_by else {})
                 if ignored := scope["state"].get("ignored"):
                     headers["x-caslon-ignored"] = ",".join(map(quote, ignored))[:MOST_HEADER_BYTES]
                 self.service.metrics.http_request(call.endpoint, message["status"])

@@ -4,8 +4,9 @@ Names and buckets: https://docs.vllm.ai/en/latest/design/metrics.html. Figures o
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,6 +21,7 @@ STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Figures = Callable[[], Mapping[str, float]]
+Family = TypeVar("Family", Counter, Gauge, Histogram)
 
 
 class EngineFigures(Collector):
@@ -44,21 +46,23 @@ class EngineFigures(Collector):
         "caslon:adapter_loads": "Adapters loaded.",
     }
 
-    def __init__(self, model_name: str, figures: Figures) -> None:
-        self.model_name = model_name
-        self.figures = figures
+    def __init__(self) -> None:
+        self.by_model: dict[str, Figures] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a metric for each figure that is given."""
-        for name, value in self.figures().items():
-            kind, text = (
-                (GaugeMetricFamily, self.GAUGES[name])
-                if name in self.GAUGES
-                else (CounterMetricFamily, self.COUNTERS[name])
-            )
-            metric = kind(name, text, labels=["model_name"])
-            metric.add_metric([self.model_name], value)
-            yield metric
+        """Yield a metric for each figure that is given, with a sample for each model."""
+        metrics: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for model_name, figures in list(self.by_model.items()):
+            for name, value in figures().items():
+                if name not in metrics:
+                    metrics[name] = self._family(name)
+                metrics[name].add_metric([model_name], value)
+        yield from metrics.values()
+
+    def _family(self, name: str) -> GaugeMetricFamily | CounterMetricFamily:
+        if name in self.GAUGES:
+            return GaugeMetricFamily(name, self.GAUGES[name], labels=["model_name"])
+        return CounterMetricFamily(name, self.COUNTERS[name], labels=["model_name"])
 
     def describe(self) -> list[Metric]:
         """Name nothing ahead, so that registering asks the engine nothing."""
@@ -66,31 +70,36 @@ class EngineFigures(Collector):
 
 
 class ServerMetrics:
-    """All metrics of one server, in a registry of its own."""
+    """All metrics of one model. Those of models that are served `beside` each other stand in one registry."""
 
-    def __init__(self, model_name: str, figures: Figures) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, model_name: str, figures: Figures, *, beside: "ServerMetrics | None" = None) -> None:
         self.model_name = model_name
-        ProcessCollector(registry=self.registry)
-        self.registry.register(EngineFigures(model_name, figures))
+        self.registry: CollectorRegistry = beside.registry if beside else CollectorRegistry()
+        self._known: dict[str, Counter | Gauge | Histogram] = beside._known if beside else {}
+        self._engines: EngineFigures = beside._engines if beside else EngineFigures()
+        if beside is None:
+            ProcessCollector(registry=self.registry)
+            self.registry.register(self._engines)
+        self._engines.by_model[model_name] = figures
         self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens read.")
         self.generation_tokens = self._counter("vllm:generation_tokens", "Tokens written.")
-        self._successes = Counter(
-            "vllm:request_success", "Answers ended.", ["model_name", "finished_reason"], registry=self.registry
+        self._successes = self._family(
+            Counter, "vllm:request_success", "Answers ended.", ["model_name", "finished_reason"]
         )
-        self._requests = Counter(
-            "caslon:http_requests", "HTTP requests answered.", ["route", "status"], registry=self.registry
+        self._requests = self._family(Counter, "caslon:http_requests", "HTTP requests answered.", ["route", "status"])
+        self._refusals = self._family(
+            Counter, "caslon:requests_refused", "Requests refused, by the code of their error.", ["reason"]
         )
-        self._refusals = Counter(
-            "caslon:requests_refused", "Requests refused, by the code of their error.", ["reason"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.start_seconds = Gauge(
-            "caslon:start_seconds", "Seconds from the start to the first answered request.", registry=self.registry
+        self.upstream_errors = self._family(
+            Counter, "caslon:upstream_errors", "Failed requests to other servers.", ["upstream", "reason"]
         )
-        self.loop_lag = Gauge(
-            "caslon:event_loop_lag_seconds", "How late the event loop wakes up.", registry=self.registry
+        self.upstream_breaker = self._family(
+            Gauge, "caslon:upstream_breaker_open", "1 while another server is left alone.", ["upstream"]
         )
+        self.start_seconds = self._family(
+            Gauge, "caslon:start_seconds", "Seconds from the start to the first answered request."
+        )
+        self.loop_lag = self._family(Gauge, "caslon:event_loop_lag_seconds", "How late the event loop wakes up.")
         self.first_token = self._seconds("vllm:time_to_first_token_seconds", "Receipt to first token.", SECONDS)
         self.between_tokens = self._seconds("vllm:inter_token_latency_seconds", "Token to token.", SECONDS)
         self.whole = self._seconds("vllm:e2e_request_latency_seconds", "Receipt to end.", LONG_SECONDS)
@@ -101,12 +110,23 @@ class ServerMetrics:
         self.step_tokens = self._seconds("vllm:iteration_tokens_total", "Tokens of a step of the engine.", STEP_TOKENS)
         self.answer_sizes = self._seconds("vllm:request_generation_tokens", "Tokens of an answer.", TOKENS)
 
+    def _family(self, kind: type[Family], name: str, text: str, labels: Sequence[str] = (), **more: Any) -> Family:
+        """Return a metric of the registry, made when it is first asked for."""
+        if name not in self._known:
+            self._known[name] = kind(name, text, labels, registry=self.registry, **more)
+        found = self._known[name]
+        assert isinstance(found, kind)
+        return found
+
     def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, ["model_name"], registry=self.registry).labels(self.model_name)
+        return self._family(Counter, name, text, ["model_name"]).labels(self.model_name)
 
     def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(name, text, ["model_name"], registry=self.registry, buckets=buckets)
-        return histogram.labels(self.model_name)
+        return self._family(Histogram, name, text, ["model_name"], buckets=buckets).labels(self.model_name)
+
+    def forget(self) -> None:
+        """Ask for the figures of this model no more; what was counted stays."""
+        self._engines.by_model.pop(self.model_name, None)
 
     def http_request(self, route: str, status: int) -> None:
         """Count an HTTP request under the route's pattern, which is one of few."""
@@ -119,7 +139,7 @@ class ServerMetrics:
     def describe_cache(self, labels: Mapping[str, str]) -> None:
         """Tell how the cache is laid out, as labels of a figure that is always 1."""
         names = ["model_name", *labels]
-        cache = Gauge("vllm:cache_config_info", "Layout of the key-value cache.", names, registry=self.registry)
+        cache = self._family(Gauge, "vllm:cache_config_info", "Layout of the key-value cache.", names)
         cache.labels(self.model_name, *labels.values()).set(1)
 
     def ended(self, finish_reason: str) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from caslon.errors import UserError
 from caslon.server.calls import Call
 from caslon.server.logprobs import token_text
-from caslon.tokenizer.tokenizer import Tokenizer
 
 RECORDS_FILE = "records.db"
 REDACTED = "[redacted]"
@@ -80,8 +79,9 @@ class Records:
         """Close the file."""
         self._file.close()
 
-    def add(self, call: Call, fingerprint: str | None, tokenizer: Tokenizer) -> None:
+    def add(self, call: Call) -> None:
         """Record a request that is over with the answers it got."""
+        assert call.served is not None
         body, redacted = self._clean(call.body.decode("utf-8", "replace"))
         answers = []
         for place, answer in enumerate(call.answers):
@@ -89,14 +89,16 @@ class Records:
             if completion is None:
                 continue
             text, cut = self._clean(completion.text)
-            tokens = [] if cut else [token_text(tokenizer, token) for token in completion.ids]
+            # The tokens of another server are known to it alone.
+            ids = () if cut or call.served.remote else completion.ids
+            tokens = [token_text(call.served.tokenizer, token) for token in ids]
             redacted = redacted or cut
             answers.append((place, text, json.dumps(tokens), completion.seed, answer.finish_reason))
         key = call.key.id if call.key else None
         with self._lock, self._file:
             cursor = self._file.execute(
                 "INSERT INTO requests (id, time, key, endpoint, fingerprint, body, redacted) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [call.request_id, call.began, key, call.endpoint, fingerprint, body, redacted],
+                [call.request_id, call.began, key, call.endpoint, call.served.fingerprint, body, redacted],
             )
             rows = [(cursor.lastrowid, *answer) for answer in answers]
             self._file.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -140,7 +140,7 @@ def running_server(
     settings = (settings or ServerSettings(page=False)).model_copy(update={"host": LOOPBACK, "port": 0})
     with listening_socket(LOOPBACK, 0) as listener:
         app = create_app(engine, model_name, settings, fingerprint=fingerprint)
-        server = DrainingServer(app, settings, app.state.service)
+        server = DrainingServer(app, settings, app.state.models)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         url = url_of(listener, settings)
         thread.start()

@@ -1,9 +1,13 @@
 """A request's sampling fields to the engine's `SamplingParams`: the request wins, then the model folder, then the default."""
 
+from typing import TYPE_CHECKING
+
 from caslon.engine.request import SamplingParams
 from caslon.server.errors import invalid
-from caslon.server.service import Service
 from caslon.server.wire import SamplingFields
+
+if TYPE_CHECKING:
+    from caslon.server.service import Service
 
 # Fields that go to the engine under the same name.
 SAME_NAME = (
@@ -22,7 +26,7 @@ SAME_NAME = (
 
 
 def sampling_params(
-    service: Service,
+    service: "Service",
     fields: SamplingFields,
     *,
     max_tokens: int,
@@ -43,7 +47,7 @@ def sampling_params(
     return [service.engine.params(**chosen, seed=seed) for seed in seeds]
 
 
-def _logit_bias(service: Service, wanted: dict[str, float]) -> dict[int, float]:
+def _logit_bias(service: "Service", wanted: dict[str, float]) -> dict[int, float]:
     bias = {}
     for key, value in wanted.items():
         if not key.isdecimal() or int(key) >= service.tokenizer.vocab_size:

@@ -24,6 +24,8 @@ from caslon.server.errors import SERVER_ERROR, Refused, invalid
 from caslon.server.metrics import AnswerClock, ServerMetrics
 from caslon.server.queue import FairQueue
 from caslon.server.settings import ServerSettings
+from caslon.server.upstream.engine import RemoteEngine
+from caslon.server.upstream.pieces import Asked, RemotePiece
 from caslon.tokenizer.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -76,6 +78,8 @@ class Answer:
 
     def receive(self, piece: Piece) -> None:
         """Take a piece from the engine's thread; the last one has a finish reason."""
+        if isinstance(piece, RemotePiece):
+            self._learn(piece)
         self.clock.piece(piece)
         if piece.finish_reason is not None:
             if piece.finish_reason == "abort" and self._wanted_end is not None:
@@ -85,6 +89,13 @@ class Answer:
             self.clock.end(self.finish_reason or "abort", self.counted_prompt_tokens)
             self._service.ended(self)
         self._on_piece(piece)
+
+    def _learn(self, piece: RemotePiece) -> None:
+        """Take what only the other server knew: the length of the prompt, or why there is no whole answer."""
+        self.broken = self.broken or piece.refused
+        if piece.prompt_tokens is not None:
+            self.clock.prompt_tokens = piece.prompt_tokens
+            self.counted_prompt_tokens = piece.prompt_tokens if self.counted_prompt_tokens else 0
 
     def result(self) -> Completion:
         """Return the whole answer. After its last piece has come this does not wait. `Refused` if the server broke it off."""
@@ -144,10 +155,19 @@ class Progress:
 
 
 class Service:
-    """One served model. `on_behalf_of` gives the same service to one caller."""
+    """One served model. `on_behalf_of` gives the same service to one caller.
+
+    Services that stand `beside` each other share the door and the figures; each has a queue of its own.
+    """
 
     def __init__(
-        self, engine: Engine, model_name: str, settings: ServerSettings, *, fingerprint: str | None = None
+        self,
+        engine: Engine,
+        model_name: str,
+        settings: ServerSettings,
+        *,
+        fingerprint: str | None = None,
+        beside: "Service | None" = None,
     ) -> None:
         self.engine = engine
         self.settings = settings
@@ -158,11 +178,14 @@ class Service:
         most_running = engine.settings.max_running
         waiting = WAITING_PER_RUNNING * most_running if settings.max_queue is None else settings.max_queue
         self.queue: FairQueue[Answer] = FairQueue(most_running, waiting)
-        self.metrics = ServerMetrics(model_name, self._figures)
-        self.metrics.describe_cache(_cache_labels(engine))
+        self.metrics: ServerMetrics = ServerMetrics(
+            model_name, self._figures, beside=beside.metrics if beside else None
+        )
+        if self.remote is None:
+            self.metrics.describe_cache(_cache_labels(engine))
         engine.on_step = self.metrics.step_tokens.observe
         self.embeddings = EmbeddingBatcher(lambda texts, pooling: engine.embed(texts, pooling).tolist())
-        self.admission = Admission(settings, model_name, fingerprint, engine.tokenizer)
+        self.admission: Admission = beside.admission if beside else Admission(settings, model_name)
         self.progress = Progress()
         self.open: set[Answer] = set()
         self._lock = threading.Lock()
@@ -171,6 +194,7 @@ class Service:
         """Return the service as one caller may use it; what it holds is shared."""
         service = copy.copy(self)
         service.call = call
+        call.served = service
         return service
 
     @contextlib.contextmanager
@@ -184,6 +208,12 @@ class Service:
             for answer in call.answers:
                 answer.cancel()
             self.admission.leave(call)
+
+    @property
+    def remote(self) -> RemoteEngine | None:
+        """The other servers that answer for the model; None when it runs here."""
+        engine: object = self.engine
+        return engine if isinstance(engine, RemoteEngine) else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -258,6 +288,9 @@ class Service:
         if self.call is not None:
             wanted = sum(len(prompt) for prompt, first in zip(prompts, fresh, strict=True) if first)
             self.admission.reserve(self.call, wanted + sum(chosen.total_tokens for chosen in params))
+            self.call.asked += [
+                prompt for prompt, first in zip(prompts, fresh, strict=True) if first and isinstance(prompt, Asked)
+            ]
         answers = []
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             clock = AnswerClock(self.metrics, len(prompt), self._received())
@@ -327,6 +360,8 @@ class Service:
             return list(self.open)
 
     def _figures(self) -> Mapping[str, float]:
+        if self.remote is not None:
+            return self._queue_figures()
         stats = self.engine.stats()
         return {
             "vllm:num_requests_running": stats.running,
@@ -336,6 +371,11 @@ class Service:
             "vllm:prefix_cache_hits": stats.cached_tokens,
             "vllm:num_preemptions": stats.preemptions,
             "caslon:engine_steps": stats.steps,
+            **self._queue_figures(),
+        }
+
+    def _queue_figures(self) -> Mapping[str, float]:
+        return {
             "caslon:queue_waiting": self.queue.waiting,
             "caslon:queue_running": self.queue.running,
             "caslon:queue_capacity": self.queue.most,

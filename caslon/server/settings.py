@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from caslon.errors import UserError
 from caslon.server.allowance import allowances_of
+from caslon.server.upstream.settings import UpstreamSettings
 from caslon.settings import Settings, side_effect_only
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -95,6 +96,7 @@ class ServerSettings(TimeoutSettings, StateSettings, ProtocolSettings):
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8000, "port; 0 picks a free one", ge=0, le=65535)
     model_name: str | None = Field(None, description="name clients ask for; default: the folder's")
+    upstream: tuple[UpstreamSettings, ...] = _setting((), "other servers whose models are offered beside the folder's")
     page: bool = _setting(True, "serve the web page at /")
     max_queue: int | None = _setting(None, "answers that may wait for the engine; default: 4 x max_running", ge=0)
     max_body_bytes: int = _setting(4 << 20, "longest request body", ge=1024)

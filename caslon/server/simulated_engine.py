@@ -284,6 +284,6 @@ def serve_simulated(
     with listening_socket(settings.host, settings.port) as listener, SimulatedEngine(simulation) as engine:
         app = simulated_app(engine, model_name, settings)
         ready = Ready.of(app.state.service, url_of(listener, settings), time.perf_counter() - began)
-        server = DrainingServer(app, settings, app.state.service)
+        server = DrainingServer(app, settings, app.state.models)
         server.on_started = lambda: on_ready(ready)
         server.run(sockets=[listener])

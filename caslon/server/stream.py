@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from caslon.engine.request import Completion, Piece
+from caslon.server.calls import Call
 from caslon.server.errors import SERVER_ERROR, Refused, refused_from
 from caslon.server.service import Answer
 
@@ -112,6 +113,28 @@ def cancel_all(answers: Sequence[Answer]) -> None:
     """Cancel answers; those that have ended stay as they are."""
     for answer in answers:
         answer.cancel()
+
+
+async def taken_on(call: Call, request: Request) -> None:
+    """Return when other servers that were asked have begun to answer, so that who they are stands before the answer.
+
+    `Refused` when they all failed before they began.
+    """
+    for asked in call.asked:
+        begun = asyncio.wrap_future(asked.begun)
+        over = asyncio.ensure_future(call.ended())
+        watch = asyncio.create_task(_cancel_when_gone(request.receive, call.answers))
+        try:
+            waited: set[asyncio.Future[Any]] = {begun, over}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            watch.cancel()
+        if begun.done():
+            call.served_by = begun.result()
+    for answer in call.answers:
+        if call.asked and answer.ended:
+            answer.result()
 
 
 async def _cancel_when_gone(receive: Receive, answers: Sequence[Answer]) -> None:

@@ -50,7 +50,11 @@ class Traces:
         context = TraceContextTextMapPropagator().extract(carrier)
         began = int(call.began * 1e9)
         span = self._tracer.start_span(
-            f"{operation} {self.model}", context, SpanKind.SERVER, self._attributes(call, operation), start_time=began
+            f"{operation} {self._model(call)}",
+            context,
+            SpanKind.SERVER,
+            self._attributes(call, operation),
+            start_time=began,
         )
         for answer in call.answers:
             clock = answer.clock
@@ -72,13 +76,16 @@ class Traces:
         child = self._tracer.start_span(name, set_span_in_context(parent), start_time=began + int(start * 1e9))
         child.end(began + int(end * 1e9))
 
+    def _model(self, call: Call) -> str:
+        return call.served.model_name if call.served else self.model
+
     def _attributes(self, call: Call, operation: str) -> dict[str, Any]:
         prompt_tokens, completion_tokens = call.tokens()
         parameters = call.parameters()
         return {
             "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": "caslon",
-            "gen_ai.request.model": self.model,
+            "gen_ai.provider.name": call.served_by or "caslon",
+            "gen_ai.request.model": self._model(call),
             "gen_ai.response.id": call.request_id,
             "gen_ai.response.finish_reasons": [answer.finish_reason or "error" for answer in call.answers],
             "gen_ai.usage.input_tokens": prompt_tokens,

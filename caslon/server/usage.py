@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from caslon.engine.request import Completion
+from caslon.server.upstream.pieces import RemoteCompletion
 
 
 def usage(to_each_prompt: Sequence[Completion], all_answers: Sequence[Completion]) -> dict[str, Any]:
-    """Return the usage of a request: each prompt counts once however many answers it got."""
+    """Return the usage of a request: each prompt counts once however many answers it got.
+
+    Where another server wrote the answers and did not say how many tokens they have, `estimated` says so.
+    """
     prompt_tokens = sum(completion.prompt_tokens for completion in to_each_prompt)
     completion_tokens = sum(len(completion.ids) for completion in all_answers)
+    guessed = any(isinstance(completion, RemoteCompletion) and completion.estimated for completion in all_answers)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -18,6 +23,7 @@ def usage(to_each_prompt: Sequence[Completion], all_answers: Sequence[Completion
         "completion_tokens_details": {
             "reasoning_tokens": sum(completion.thinking_tokens for completion in all_answers)
         },
+        **({"estimated": True} if guessed else {}),
     }
 
 

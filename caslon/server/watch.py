@@ -8,7 +8,8 @@ import time
 from anyio import to_thread
 
 from caslon.server.errors import SERVER_ERROR, Refused
-from caslon.server.service import Answer, Service
+from caslon.server.models import Models
+from caslon.server.service import Answer
 
 log = logging.getLogger("caslon.server")
 
@@ -18,15 +19,15 @@ ROUND_SECONDS = 0.25
 class Watch:
     """Goes round as long as the server runs."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, models: Models) -> None:
+        self.models = models
 
     async def run(self) -> None:
         """Look after everything each quarter of a second. How late the loop wakes up is its lag."""
         while True:
             due = time.perf_counter() + ROUND_SECONDS
             await asyncio.sleep(ROUND_SECONDS)
-            self.service.metrics.loop_lag.set(max(0.0, time.perf_counter() - due))
+            self.models.first.metrics.loop_lag.set(max(0.0, time.perf_counter() - due))
             try:
                 await to_thread.run_sync(self.look)
             except Exception:  # the next round may go well, and without rounds no time limit would hold
@@ -34,16 +35,19 @@ class Watch:
 
     def look(self) -> None:
         """Look after everything once."""
-        answers = self.service.open_answers()
+        answers = []
+        for service in self.models:
+            answers += service.open_answers()
+            if service.remote is None:
+                stats = service.engine.stats()
+                service.progress.note(stats.steps, bool(stats.running + stats.waiting))
         now = time.perf_counter()
         for answer in answers:
             self._check_time(answer, now)
         self._check_keys(answers)
-        stats = self.service.engine.stats()
-        self.service.progress.note(stats.steps, bool(stats.running + stats.waiting))
 
     def _check_time(self, answer: Answer, now: float) -> None:
-        limits = self.service.settings
+        limits = self.models.first.settings
         waited = now - answer.clock.received
         if not answer.is_running:
             if waited > limits.queue_timeout_seconds:
@@ -59,7 +63,7 @@ class Watch:
         if not used:
             return
         try:
-            valid = self.service.admission.still_valid(list(used))
+            valid = self.models.first.admission.still_valid(list(used))
         except sqlite3.Error:
             log.exception("the keys cannot be read; what runs for them is broken off")
             valid = set()

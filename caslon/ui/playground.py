@@ -108,8 +108,8 @@ class Playground:
             if thinking != AS_IT_LIKES:
                 body["thinking"] = thinking
             ready = prepared(self.service, checked(ChatRequest, body))
-            told = (*_as_code(request, "/v1/chat/completions", body), self._seen(ready.prompt))
-            for facts in self._write(ready.prompt, ready.params, ready.options, request, [view]):
+            told = (*_as_code(request, "/v1/chat/completions", body), self._seen(list(ready.prompt)))
+            for facts in self._write(list(ready.prompt), ready.params, ready.options, request, [view]):
                 answered = [*turns, _said(view)]
                 yield answered, conversation(answered, live=not facts), facts, *told
         except (CaslonError, Refused) as error:

@@ -146,7 +146,7 @@ def accounts_of(folder: Path):
 def test_no_secret_comes_out(url: str, store: KeyStore, engine, tmp_path: Path, caplog) -> None:
     caplog.set_level(logging.DEBUG, "caslon")
     _, shown = store.create("laptop", scopes=("infer", "metrics"))
-    planted = [shown.rpartition("-")[2], "planted-secret-0123456789"]
+    planted = [shown.split("-", 3)[3], "planted-secret-0123456789"]
     outputs = []
     for key in (shown, f"sk-caslon-{planted[1]}", planted[1], shown.replace("caslon", planted[1])):
         with asking(url, key) as http:
@@ -206,11 +206,12 @@ def test_an_engine_that_stands_still_is_not_alive(engine, monkeypatch) -> None:
     from caslon.server import service as service_module
     from caslon.server.app import create_app
 
-    service = create_app(engine, "fox", ServerSettings(page=False)).state.service
+    state = create_app(engine, "fox", ServerSettings(page=False)).state
+    service = state.service
     monkeypatch.setattr(service_module, "STUCK_SECONDS", 0.05)
     stats = SimpleNamespace(steps=5, running=1, waiting=0)
     monkeypatch.setattr(engine, "stats", lambda: stats)
-    watch = Watch(service)
+    watch = Watch(state.models)
     watch.look()
     assert not service.is_stuck
     time.sleep(0.06)
