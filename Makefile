@@ -33,11 +33,13 @@ docs: $(VENV)/installed-dev  ## the documentation as a website in site/
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+KERNELS := $(wildcard caslon/engine/native/*.cpp caslon/engine/native/*.h)
+
+$(VENV)/installed: pyproject.toml constraints.txt $(KERNELS) | $(VENV)/bin/python
 	$(PIP) --editable ".[all]"
 	touch $@
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNELS) | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/installed
 

@@ -4,10 +4,10 @@
     python benchmarks/serving_http.py MODEL [--llama-server BINARY] [--vllm PYTHON] [--profile serve-256x128-c16-n48]
         [--dtype bfloat16] [--rounds 3] [--idle 1000] [--output FILE]
 
-Each server is started as its users start it, with room for as many answers at once as the load has, asked the same prompts of random ids by
-the same client, and stopped again. The engine without a server answers the same load in the same rounds: what the server costs is the
-difference. `--idle` holds so many open connections that ask nothing while caslon's server is measured once more. MODEL is a Qwen3 or
-Llama folder. What is not there is skipped, and said.
+Each server is started as its users start it, with room for as many answers at once as the load has, asked the same prompts of
+random ids by the same client, and stopped again. The engine without a server answers the same load in the same rounds: what the
+server and the client cost is the difference. `--idle` holds so many open connections that ask nothing while caslon's server is
+measured once more. MODEL is a Qwen3 or Llama folder. What is not there is skipped, and said.
 """
 
 import argparse

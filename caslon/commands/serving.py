@@ -327,7 +327,7 @@ def _say_ready(ready: "Ready", page: bool) -> None:
     say(
         f"{web}API        {ready.url}/v1   (model {ready.model_name}, context {ready.context_tokens:,} tokens, "
         f"{'key needed' if ready.with_key else 'no key'}, ready in {ready.seconds:.1f} s)\n"
-        f"engine     {ready.dtype}, {ready.kv_blocks:,} blocks of cache: {ready.longest_at_once} answers of full length\n"
+        f"engine     {ready.computed}, {ready.kv_blocks:,} blocks of cache: {ready.longest_at_once} answers of full length\n"
         f"try        curl {ready.url}/v1/completions -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{ready.model_name}", "prompt": "def ", "max_tokens": 32}}\'\nstop       Ctrl-C'
     )

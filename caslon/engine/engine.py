@@ -190,10 +190,11 @@ class Engine:
 
     @property
     def description(self) -> dict[str, str]:
-        """Return how the model is computed: dtype, quantisation and device."""
+        """Return how the model is computed: dtype, quantisation, device, and by which kernels."""
         dtype = str(self.decoder.model.embed_tokens.weight.dtype).removeprefix("torch.")
         quantization = "none" if self.settings.weights == "auto" else self.settings.weights
-        return {"dtype": dtype, "quantization": quantization, "device": self.decoder.device.type}
+        device = self.decoder.device.type
+        return {"dtype": dtype, "quantization": quantization, "device": device, "kernels": self._runner.kernels}
 
     def params(self, **fields: Any) -> SamplingParams:
         """Return sampling parameters: the given fields over the defaults of the folder's generation_config.json."""

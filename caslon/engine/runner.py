@@ -3,6 +3,7 @@
 `N` tokens of the step (padded, see paged.py), `D` width, `V` vocabulary.
 """
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from caslon.errors import UserError
 from caslon.model.attention import Attend
 from caslon.model.decoder import ROW_MULTIPLE, Decoder
 
+_log = logging.getLogger(__name__)
+
 
 @torch.no_grad()
 def lay_out_for_decoding(decoder: Decoder) -> None:
@@ -38,9 +41,9 @@ def lay_out_for_decoding(decoder: Decoder) -> None:
 class StepOutput:
     """What a step computed.
 
-    `next_logits` has rows for each chunk of `choosing` in turn: one for the token after its newest, then one more
-    after each of its drafted tokens. `prompt_logits` has rows for scored prompts. `hidden` has the final hidden
-    states [T, D] of each chunk whose sequence wants them.
+    Its tensors hold until the next step. `next_logits` has rows for each chunk of `choosing` in turn: one for the token after
+    its newest, then one more after each of its drafted tokens. `prompt_logits` has rows for scored prompts. `hidden` has the
+    final hidden states [T, D] of each chunk whose sequence wants them.
     """
 
     choosing: list[Chunk]
@@ -68,20 +71,23 @@ class Runner(Protocol):
 
 def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_size: int) -> Runner:
     """Return the compiled kernels where they can compute the decoder, else torch; `UserError` if only the former will do."""
-    from caslon.engine.native.library import library
+    from caslon.engine.native.library import KernelsMissing, library
     from caslon.engine.native.model import why_not
 
     reason = why_not(decoder) if settings.cache_is_exact else "the cache is quantised or forgets"
     reason = "torch was asked for" if settings.kernels == "torch" else reason
-    if reason is None and (kernels := library()) is not None:
-        from caslon.engine.native.runner import NativeRunner
+    if reason is None:
+        try:
+            kernels = library()
+        except KernelsMissing as missing:
+            reason = str(missing)
+        else:
+            from caslon.engine.native.runner import NativeRunner
 
-        return NativeRunner(kernels, decoder, blocks, settings.block_tokens, vocab_size)
+            return NativeRunner(kernels, decoder, blocks, settings.block_tokens, vocab_size)
     if settings.kernels == "compiled":
-        reason = (
-            reason or "they were not built when caslon was installed, or this processor has no AVX-512 with bfloat16"
-        )
         raise UserError(f"the compiled kernels cannot be used: {reason}", where="kernels", fix='use kernels = "auto"')
+    _log.info("torch computes, not the compiled kernels: %s", reason)
     cache = _cache_for(decoder, settings, blocks)
     return TorchRunner(decoder, cache, vocab_size, batch_invariant=settings.batch_invariant)
 

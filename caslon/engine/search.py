@@ -167,7 +167,9 @@ class SearchAnswer(Answer):
 
     def report(self, sequence: Sequence, logits: Tensor) -> None:
         """Take the logits [V] after a sequence's newest token."""
-        self._rows[sequence] = logits
+        self._rows[sequence] = (
+            logits.clone()
+        )  # the others may report in later steps, when the runner has written over these
 
     @property
     def is_ready(self) -> bool:

@@ -47,7 +47,7 @@ class Ready:
     context_tokens: int
     with_key: bool
     seconds: float
-    dtype: str
+    computed: str  # the number format, and what computes in it
     kv_blocks: int
     longest_at_once: int  # answers that fill the context and still fit into the cache together
 
@@ -57,9 +57,9 @@ class Ready:
         engine, blocks = service.engine, service.engine.stats().blocks_total
         blocks_each = -(-engine.model_context // engine.settings.block_tokens)
         with_key = service.admission.keys is not None
-        dtype = engine.description["dtype"]
+        computed = f"{engine.description['dtype']} by {engine.description['kernels']} kernels"
         return Ready(
-            url, service.model_name, engine.model_context, with_key, seconds, dtype, blocks, blocks // blocks_each
+            url, service.model_name, engine.model_context, with_key, seconds, computed, blocks, blocks // blocks_each
         )
 
 

@@ -105,7 +105,13 @@ class SimulatedEngine:
         self.end_ids = frozenset(self.tokenizer.stop_ids)
         self.settings = EngineSettings(max_running=MAX_RUNNING, max_step_tokens=2 * MAX_RUNNING)
         self.model_context = self.largest_request_tokens = CONTEXT_TOKENS
-        self.description = {"engine": SIMULATION, "dtype": "none", "device": "none", "quantization": "none"}
+        self.description = {
+            "engine": SIMULATION,
+            "dtype": "none",
+            "device": "none",
+            "quantization": "none",
+            "kernels": "no",
+        }
         self._numbers = itertools.count(1)
         self._due: list[tuple[float, int, SimulatedHandle]] = []
         self._running: set[SimulatedHandle] = set()

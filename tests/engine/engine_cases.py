@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caslon.engine.engine import Engine
-from caslon.engine.native.library import library
+from caslon.engine.native.library import KernelsMissing, library
 from caslon.engine.scheduler import StepPlan
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
@@ -18,8 +18,11 @@ KERNELS = ("torch", "compiled")
 
 def need_kernels(kernels: str) -> None:
     """Skip a test of compiled kernels where there are none."""
-    if kernels == "compiled" and library() is None:
-        pytest.skip("the compiled kernels were not built, or this processor has no AVX-512 with bfloat16")
+    if kernels == "compiled":
+        try:
+            library()
+        except KernelsMissing as missing:
+            pytest.skip(f"no compiled kernels: {missing}")
 
 
 def make_decoder(family: str, vocab_size: int, seed: int = 1) -> Decoder:

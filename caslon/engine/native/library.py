@@ -90,14 +90,34 @@ class Step(ctypes.Structure):
     ]  # fmt: skip
 
 
+LAYOUT = 1  # of what the structures and functions mean; step.cpp has the same number
+
+
+class KernelsMissing(Exception):
+    """The kernels cannot be used; the text says why."""
+
+
+def library() -> ctypes.CDLL:
+    """Return the kernels; `KernelsMissing` where they were not built or this processor lacks the instructions."""
+    found = _loaded()
+    if isinstance(found, str):
+        raise KernelsMissing(found)
+    return found
+
+
 @cache
-def library() -> ctypes.CDLL | None:
-    """Return the kernels, or None where they were not built or this processor lacks the instructions."""
+def _loaded() -> ctypes.CDLL | str:
     folder = Path(__file__).parent
     file = next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"kernels{suffix}").is_file()), None)
     if file is None:
-        return None
+        return "they were not built when caslon was installed (no C++ compiler, or another system than Linux on x86-64)"
     found = ctypes.CDLL(str(file))
+    sizes = (c_int64 * 5)()
+    found.caslon_layout(sizes)
+    if list(sizes) != [LAYOUT, *(ctypes.sizeof(kind) for kind in (Matrix, Layer, Model, Step))]:
+        return "they were built from another version of the sources; install caslon again"
+    if not found.caslon_is_supported():
+        return "this processor has no AVX-512 with bfloat16"
     found.caslon_scratch_bytes.restype = c_int64
     found.caslon_scratch_bytes.argtypes = (c_void_p, c_void_p)
     found.caslon_pack.argtypes = (c_int32, c_void_p, c_int32, c_int32, c_int32, c_int32, c_void_p)
@@ -105,4 +125,4 @@ def library() -> ctypes.CDLL | None:
     found.caslon_team.argtypes = (c_int32,)
     found.caslon_dismiss.argtypes = (c_void_p,)
     found.caslon_step.argtypes = (c_void_p, c_void_p, c_void_p)
-    return found if found.caslon_is_supported() else None
+    return found

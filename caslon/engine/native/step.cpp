@@ -493,6 +493,12 @@ void pack(const typename Kind::Stored* rows, int outputs, int inputs, int every,
 
 extern "C" {
 
+// The number of this interface and the sizes of its structures: what calls must agree.
+void caslon_layout(int64_t* to) {
+    int64_t found[] = {1, sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Step)};
+    memcpy(to, found, sizeof found);
+}
+
 // Whether this processor has what the kernels are written for.
 int caslon_is_supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
