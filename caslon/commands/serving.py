@@ -62,6 +62,9 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(help="seconds running answers get after SIGTERM")] = 60.0,
     lenient: Annotated[bool, typer.Option("--lenient", help="leave out unknown fields, named in a header")] = False,
     request_timings: Annotated[bool, typer.Option("--request-timings", help="add times to every answer")] = False,
+    upstream: Annotated[
+        list[Path], typer.Option(help="file of [[serve.upstream]] tables: other servers, whose models are offered too")
+    ] = [],  # noqa: B006  typer copies it
     cors_origin: Annotated[list[str], typer.Option(help="web origin whose pages may ask (repeatable)")] = [],  # noqa: B006
     tls_cert: Annotated[Path | None, typer.Option(help="certificate chain (PEM): serve HTTPS")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="the certificate's private key (PEM)")] = None,
@@ -84,18 +87,19 @@ def serve(
     if model == "reload":
         _reload(state)
         return
-    if not model and not simulate:
+    if not (model or simulate or upstream):
         raise UserError("no model to serve", fix="give a model folder: caslon serve runs/NAME/STAGE/model")
     from caslon.engine.settings import EngineSettings
     from caslon.server.run import serve as serve_folder
     from caslon.server.settings import ServerSettings
+    from caslon.server.upstream.settings import upstreams_of
     from caslon.settings import checked
 
     settings = checked(
         ServerSettings, host=host, port=port, model_name=name, page=page, state=state, no_auth=no_auth,
         limits=tuple(limit), limit_by=limit_by, max_queue=max_queue, queue_timeout_seconds=queue_timeout,
         lenient=lenient, request_timings=request_timings, cors_origins=tuple(cors_origin), tls_cert=tls_cert,
-        tls_key=tls_key,
+        tls_key=tls_key, upstream=tuple(one for file in upstream for one in upstreams_of(file)),
         request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout, record_content=record_content,
         retention_days=retention_days, redact=tuple(redact), traces=traces, hooks=tuple(hook),
     )  # fmt: skip
@@ -106,6 +110,11 @@ def serve(
         simulation = simulation_of(simulate, speed=simulate_speed, faults=parsed_faults(simulate_fault))
         settings = settings.model_copy(update={"page": False})  # nobody talks with it
         serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
+        return
+    if not model:
+        from caslon.server.gateway import serve_upstreams
+
+        serve_upstreams(settings, on_ready=lambda ready: _say_ready(ready, False))
         return
     from caslon.run_list import model_folder_of
 
@@ -324,11 +333,17 @@ def _seconds(text: str) -> float:
 
 def _say_ready(ready: "Ready", page: bool) -> None:
     web = f"web page   {ready.url}/\n" if page else ""
+    others = f"also       {', '.join(ready.others)}\n" if ready.others else ""
+    engine = f"engine     {ready.computed}, {ready.kv_blocks:,} blocks of cache: {ready.longest_at_once} answers of full length\n"
+    context = f"context {ready.context_tokens:,} tokens, " if ready.kv_blocks else ""
+    path, body = "completions", '"prompt": "def ", "max_tokens": 32'
+    if not ready.kv_blocks:  # another server's
+        path, body = "chat/completions", '"messages": [{"role": "user", "content": "Hello"}]'
     say(
-        f"{web}API        {ready.url}/v1   (model {ready.model_name}, context {ready.context_tokens:,} tokens, "
+        f"{web}API        {ready.url}/v1   (model {ready.model_name}, {context}"
         f"{'key needed' if ready.with_key else 'no key'}, ready in {ready.seconds:.1f} s)\n"
-        f"engine     {ready.computed}, {ready.kv_blocks:,} blocks of cache: {ready.longest_at_once} answers of full length\n"
-        f"try        curl {ready.url}/v1/completions -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{ready.model_name}", "prompt": "def ", "max_tokens": 32}}\'\nstop       Ctrl-C'
+        f"{others}{engine if ready.kv_blocks else ''}"
+        f"try        curl {ready.url}/v1/{path} -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{ready.model_name}", {body}}}\'\nstop       Ctrl-C'
     )
     sys.stdout.flush()

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from caslon.server.errors import SERVER_ERROR, Refused
 from caslon.server.guard import refuse
-from caslon.server.service import Service
+from caslon.server.models import Models
 
 LIVE_PATHS = ("/health", "/health/live")
 
@@ -29,22 +29,22 @@ class Doorway:
         self._inner = contextlib.AsyncExitStack()
 
     @property
-    def service(self) -> Service:
-        """The service behind the door, when it is open."""
+    def models(self) -> Models:
+        """The models behind the door, when it is open."""
         assert self._app is not None
-        service: Service = self._app.state.service
-        return service
+        models: Models = self._app.state.models
+        return models
 
     def drain(self) -> None:
         """Take no new requests any more."""
         self._draining = True
         if self._app is not None:
-            self._app.state.models.drain()
+            self.models.drain()
 
     def interrupt(self) -> None:
         """Break off what runs."""
         if self._app is not None:
-            self._app.state.models.interrupt()
+            self.models.interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or see the application through its life."""

@@ -37,6 +37,9 @@ async def create_embeddings(service: Service, request: Request) -> Response:
     """Answer with a vector for each text."""
     fields = await read(service, request, EmbeddingRequest)
     service.check_model(fields.model)
+    if service.remote is not None:
+        message = "vectors of the models of other servers are not passed on; ask that server itself"
+        raise invalid(message, "model", "unsupported_by_upstream")
     texts = await to_thread.run_sync(_texts, service, fields)
     vectors = await service.embeddings.vectors(texts, fields.pooling)
     return JSONResponse(await to_thread.run_sync(_whole, service, fields, texts, vectors))

@@ -37,6 +37,11 @@ class Models:
         """The service that is asked where nothing else is said."""
         return next(iter(self._services.values()))
 
+    @property
+    def names(self) -> list[str]:
+        """What may be asked for, the first one first."""
+        return list(self._services)
+
     def _add_remote(self, model: str, offered_by: Sequence[UpstreamSettings], settings: ServerSettings) -> None:
         assert self._loop is not None
         # It has what a service asks of an engine and nothing else.

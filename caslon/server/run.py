@@ -28,8 +28,9 @@ from caslon.server.admission import check_exposure
 from caslon.server.app import create_app
 from caslon.server.doorway import Doorway
 from caslon.server.head import TimedHead
-from caslon.server.service import Service
+from caslon.server.models import Models
 from caslon.server.settings import ServerSettings
+from caslon.server.upstream.settings import offers_of
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_SECONDS = 60.0
@@ -50,16 +51,19 @@ class Ready:
     computed: str  # the number format, and what computes in it
     kv_blocks: int
     longest_at_once: int  # answers that fill the context and still fit into the cache together
+    others: tuple[str, ...] = ()  # further models
 
     @staticmethod
-    def of(service: Service, url: str, seconds: float) -> "Ready":
-        """Return what there is to tell of a service."""
-        engine, blocks = service.engine, service.engine.stats().blocks_total
+    def of(models: Models, url: str, seconds: float) -> "Ready":
+        """Return what there is to tell of the models of a server."""
+        service, others = models.first, tuple(models.names[1:])
+        engine, blocks = service.engine, 0 if service.remote else service.engine.stats().blocks_total
         blocks_each = -(-engine.model_context // engine.settings.block_tokens)
         with_key = service.admission.keys is not None
         computed = f"{engine.description['dtype']} by {engine.description['kernels']} kernels"
+        at_once = blocks // blocks_each
         return Ready(
-            url, service.model_name, engine.model_context, with_key, seconds, computed, blocks, blocks // blocks_each
+            url, service.model_name, engine.model_context, with_key, seconds, computed, blocks, at_once, others
         )
 
 
@@ -76,6 +80,7 @@ def serve(
     """
     settings = settings or ServerSettings()
     check_exposure(settings)
+    offers_of(settings.upstream)
     model = ModelFolder.open(folder)
     with listening_socket(settings.host, settings.port) as listener:
         serve_on(listener, model, settings, engine_settings or EngineSettings(), on_ready=on_ready)
@@ -111,7 +116,7 @@ def serve_on(
             failures.append(failure)
             server.should_exit = True
         elif on_ready is not None:
-            on_ready(Ready.of(doorway.service, url_of(listener, settings), time.perf_counter() - began))
+            on_ready(Ready.of(doorway.models, url_of(listener, settings), time.perf_counter() - began))
 
     doorway = Doorway(load, opened)
     server = DrainingServer(doorway, settings, doorway, behind_proxy=behind_proxy)

@@ -289,7 +289,7 @@ def serve_simulated(
     began = time.perf_counter()
     with listening_socket(settings.host, settings.port) as listener, SimulatedEngine(simulation) as engine:
         app = simulated_app(engine, model_name, settings)
-        ready = Ready.of(app.state.service, url_of(listener, settings), time.perf_counter() - began)
+        ready = Ready.of(app.state.models, url_of(listener, settings), time.perf_counter() - began)
         server = DrainingServer(app, settings, app.state.models)
         server.on_started = lambda: on_ready(ready)
         server.run(sockets=[listener])

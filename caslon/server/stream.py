@@ -132,9 +132,9 @@ async def taken_on(call: Call, request: Request) -> None:
             watch.cancel()
         if begun.done():
             call.served_by = begun.result()
-    for answer in call.answers:
-        if call.asked and answer.ended:
-            answer.result()
+        else:
+            for answer in call.answers:  # broken off while they waited for their turn
+                answer.result()
 
 
 async def _cancel_when_gone(receive: Receive, answers: Sequence[Answer]) -> None:

@@ -56,7 +56,12 @@ class RemoteEngine:
         self._tokenizer = Tokenizer.load(first.tokenizer) if first.tokenizer is not None else None
         self.settings = EngineSettings(max_running=first.max_running, max_step_tokens=2 * first.max_running)
         self.model_context = first.context_tokens or UNKNOWN_CONTEXT_TOKENS
-        self.description = {"engine": f"upstream ({first.kind})", "dtype": "unknown", "device": "unknown"}
+        self.description = {
+            "engine": f"upstream ({first.kind})",
+            "dtype": "unknown",
+            "device": "unknown",
+            "kernels": "unknown",
+        }
 
     @property
     def has_tokenizer(self) -> bool:
@@ -103,6 +108,10 @@ class RemoteEngine:
     def submit(self, asked: Asked, params: SamplingParams, on_piece: OnPiece, *, choice: int) -> RemoteHandle:
         """Start an answer; the first one of a request sends it."""
         return asked.exchange.join(choice, on_piece)
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a text; `Refused` (400) where the tokenizer is not known here."""
+        return self.tokenizer.encode(text)
 
     def close(self) -> None:
         """Do nothing: the talks end with their loop."""
