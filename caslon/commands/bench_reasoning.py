@@ -15,6 +15,7 @@ from caslon.commands.reasoning import (
     PromptOption,
     SamplesOption,
     SeedOption,
+    StopOption,
     Temperature,
     ThinkingOption,
     VerifierOption,
@@ -45,6 +46,7 @@ def reasoning(
     max_tokens: BranchTokens = 256,
     thinking_budget: ThinkingOption = None,
     temperature: Temperature = 0.8,
+    stop: StopOption = [],  # noqa: B006  typer copies it
     prompt_format: PromptOption = None,
     plain: PlainOption = False,
     seed: SeedOption = 0,
@@ -76,7 +78,7 @@ def reasoning(
             writer.generate,
             items,
             tuple(budgets or BUDGETS),
-            Limits(max_tokens, temperature, thinking_budget),
+            Limits(max_tokens, temperature, thinking_budget, tuple(stop)),
             prompt_format or usual_prompt(chat=writer.chats),
             seed,
         )

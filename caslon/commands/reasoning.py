@@ -37,6 +37,7 @@ ThinkingOption = Annotated[
     int | None, typer.Option("--thinking-budget", min=0, help="tokens to think before each answer")
 ]
 Temperature = Annotated[float, typer.Option(min=0, max=2, help="how boldly answers are drawn")]
+StopOption = Annotated[list[str], typer.Option("--stop", help="a text that ends an answer (repeatable)")]
 SeedOption = Annotated[int, typer.Option(help="same seed, same record")]
 
 
@@ -62,6 +63,7 @@ def reason(
     max_tokens: BranchTokens = 256,
     thinking_budget: ThinkingOption = None,
     temperature: Temperature = 0.8,
+    stop: StopOption = [],  # noqa: B006  typer copies it
     prompt_format: PromptOption = None,
     plain: PlainOption = False,
     seed: SeedOption = 0,
@@ -87,7 +89,7 @@ def reason(
             chosen,
             writer.generate,
             budget_tokens=budget,
-            limits=Limits(max_tokens, temperature, thinking_budget),
+            limits=Limits(max_tokens, temperature, thinking_budget, tuple(stop)),
             seed=seed,
             prompt=prompt_format or controller.usual_prompt(chat=writer.chats),
             level=level,

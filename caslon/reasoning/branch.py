@@ -48,7 +48,8 @@ class Ask:
 class Written:
     """What was written. `text` leaves thinking and the prefix out; `tokens` counts all that came, thinking included.
 
-    `stopped_by` is the stop string that ended it; `logprobs` are natural-log probabilities, one for each token.
+    `stopped_by` is the stop string that ended it; `logprobs` are natural-log probabilities, one a token; `cached_tokens` of the
+    prompt were computed before, for another branch or question.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Written:
     thinking_tokens: int = 0
     stopped_by: str | None = None
     logprobs: tuple[float, ...] = ()
+    cached_tokens: int = 0
     first_tokens: tuple[tuple[str, float], ...] = ()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from caslon.engine.request import Completion, SamplingParams
 from caslon.engine.sections import Markers, Sections, is_thinking, thinking_markers
 from caslon.engine.thinking import ThinkingLimit
+from caslon.errors import UserError
 from caslon.reasoning.branch import Ask, Written
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ class EngineGenerate:
         self._engine = engine
         self._chat = chat
         self._markers = thinking_markers(engine.tokenizer)
-        self.cached_tokens = 0  # of prompts, over all asks
 
     def __call__(self, asks: Sequence[Ask]) -> list[Written]:
         """Return what was written for each ask."""
@@ -40,6 +40,8 @@ class EngineGenerate:
         return [self._written(ask, handle.result()) for ask, handle in zip(asks, handles, strict=True)]
 
     def _submit(self, ask: Ask, on_first_piece: Callable[[], None] | None) -> Any:
+        if ask.thinking_budget is not None and self._markers is None:
+            raise UserError("the model has no marks of thinking", where="thinking_budget", fix="leave it out")
         prompt, begins_thinking = self._prompt(ask)
         params = self._engine.params(
             max_tokens=ask.max_tokens,
@@ -47,7 +49,7 @@ class EngineGenerate:
             seed=ask.seed,
             stop=ask.stop,
             logprobs=ask.first_tokens,
-            thinking_budget=ask.thinking_budget if self._markers else None,
+            thinking_budget=ask.thinking_budget,
         )
         on_piece = None if on_first_piece is None else lambda _piece: on_first_piece()
         return self._engine.submit(
@@ -78,7 +80,6 @@ class EngineGenerate:
         )
 
     def _written(self, ask: Ask, completion: Completion) -> Written:
-        self.cached_tokens += completion.cached_tokens
         first = completion.logprobs[0].top[: ask.first_tokens] if completion.logprobs else ()
         texts = [(self._text(token), logprob) for token, logprob in first]
         return Written(
@@ -89,6 +90,7 @@ class EngineGenerate:
             thinking_tokens=completion.thinking_tokens,
             stopped_by=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
             logprobs=tuple(token.logprob for token in completion.logprobs),
+            cached_tokens=completion.cached_tokens,
             first_tokens=tuple((text, logprob) for text, logprob in texts if text),
         )
 

@@ -21,11 +21,12 @@ class BudgetSpent(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How one branch is written. `thinking_budget` is for models that think between markers."""
+    """How one branch is written. `thinking_budget` is for models that think between markers, `stop` for those that do not end."""
 
     max_tokens: int = 512
     temperature: float = 0.8
     thinking_budget: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -82,7 +83,7 @@ class Work:
             max_tokens=max_tokens or self.limits.max_tokens,
             temperature=self.limits.temperature if temperature is None else temperature,
             prefix=begun,
-            stop=stop,
+            stop=stop or self.limits.stop,
             # An answer that has begun is no longer thought about.
             thinking_budget=None if begun or first_tokens else self.limits.thinking_budget,
             first_tokens=first_tokens,
