@@ -1,37 +1,36 @@
 """The accounts of keys, addresses and everybody: what is reserved before work starts, and what of it was really used.
 
-They stand in one SQLite file that all processes of a service share and that a killed process leaves right: one transaction takes
-a request in or refuses it, one settles it. A request of a process that died stays charged and stops counting as open.
+They stand in one file that all processes of a service share and that a killed process leaves right: one transaction takes a
+request in or refuses it, one settles it. A request of a process that died stays charged and stops counting as open.
 """
 
 import contextlib
 import datetime
-import fcntl
 import json
 import math
 import sqlite3
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from caslon.server.allowance import Allowance
 from caslon.server.errors import SERVER_ERROR, Refused
+from caslon.server.ledger import Ledger
 from caslon.server.meters import METERS, CalendarMonth, Decision, FixedWindow, Meter, SlidingLog
 
 ACCOUNTS_FILE = "accounts.db"
-BUSY_SECONDS = 2.0
 FAILED_KEYS_PER_MINUTE = 20
 DAY_SECONDS = 86_400.0
+REQUESTS, TOKENS = "requests", "tokens"
+LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{what}-{of}" for of in (REQUESTS, TOKENS) for what in ("limit", "remaining", "reset")
+)
 TABLES = """
 CREATE TABLE IF NOT EXISTS meters (
   holder TEXT, what TEXT, state TEXT NOT NULL, touched REAL NOT NULL, PRIMARY KEY (holder, what)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS open (request TEXT, holder TEXT, worker TEXT NOT NULL, PRIMARY KEY (holder, request)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS open_by_worker ON open (worker);
 CREATE TABLE IF NOT EXISTS used (
   holder TEXT, day TEXT, requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
   PRIMARY KEY (holder, day)
@@ -74,57 +73,53 @@ class Accounts:
     """The books of one folder. Every call is one transaction; a file that fails refuses the request, never the limit."""
 
     def __init__(self, folder: Path, meter: str = "token_bucket", clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._meter = METERS[meter]
         self._clock = clock
-        self._lock = threading.Lock()
-        self._file = sqlite3.connect(
-            folder / ACCOUNTS_FILE, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
-        )
-        self._file.execute("PRAGMA journal_mode=WAL")
-        self._file.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # what a killed process wrote stays; only a power cut loses some
-        self._file.executescript(TABLES)
-        self.worker, self._worker_lock = _registered_worker(folder)
-        self._clear_dead_workers(folder)
+        self._ledger = Ledger(folder / ACCOUNTS_FILE, TABLES)
+        self._clear_dead_workers()
 
     def close(self) -> None:
         """Leave the books to the others."""
-        self._file.close()
-        Path(self._worker_lock.name).unlink(missing_ok=True)
-        self._worker_lock.close()
+        self._ledger.close()
+
+    def told(self, accounts: Sequence[Account]) -> dict[str, str]:
+        """Return the headers that tell a caller what is left, for a request that is not counted."""
+        entry = Entry("", [account for account in accounts if account.allowance])
+        if entry.accounts:
+            with self._transaction() as now:
+                self._tell(entry, now)
+        return entry.headers
 
     def enter(self, request: str, accounts: Sequence[Account]) -> Entry:
         """Take a request in, or raise `Refused` (429). Nothing is written where no account has a limit."""
-        limited = [account for account in accounts if account.allowance]
-        entry = Entry(request, limited)
-        if not limited:
+        entry = Entry(request, [account for account in accounts if account.allowance])
+        if not entry.accounts:
             return entry
         with self._transaction() as now:
-            for account in limited:
-                self._count_open(account)
-                if (limit := account.allowance.requests_per_minute) is not None:
-                    decision = self._take(account.holder, "requests", self._meter(limit), 1, now)
-                    _describe(entry, "requests", limit, decision)
-                    self._refuse(account, "requests per minute", limit, decision, entry)
-                    entry.delay_seconds = max(entry.delay_seconds, decision.delay_seconds)
-            self._file.executemany(
-                "INSERT INTO open VALUES (?, ?, ?)", [(request, account.holder, self.worker) for account in limited]
-            )
+            self._tell(entry, now)
+            taken = []
+            for account in entry.accounts:
+                self._open(request, account)
+                for unit, meter in _request_meters(account, self._meter):
+                    decision = self._take(account.holder, REQUESTS, meter, 1, now)
+                    self._refuse(account, unit, meter.limit, decision, entry)
+                    taken.append((meter.limit, decision))
+        _describe(entry, REQUESTS, taken)
+        entry.delay_seconds = max((decision.delay_seconds for _, decision in taken), default=0.0)
         return entry
 
     def reserve(self, entry: Entry, tokens: int) -> None:
         """Set tokens aside for a request, or raise `Refused` (429)."""
         if not any(_token_meters(account, self._meter) for account in entry.accounts):
             return
+        taken = []
         with self._transaction() as now:
             for account in entry.accounts:
                 for what, unit, meter in _token_meters(account, self._meter):
                     decision = self._take(account.holder, what, meter, tokens, now)
-                    if what == "tokens":
-                        _describe(entry, "tokens", meter.limit, decision)
                     self._refuse(account, unit, meter.limit, decision, entry, tokens)
+                    taken.append((meter.limit, decision))
+        _describe(entry, TOKENS, taken)
         entry.reserved_tokens += tokens
         entry.reserved_at = now
 
@@ -138,7 +133,9 @@ class Accounts:
                 for what, _, meter in _token_meters(account, self._meter) if unused else ():
                     state = meter.give_back(self._state(account.holder, what), unused, entry.reserved_at, now)
                     self._store(account.holder, what, state, now)
-                self._file.execute("DELETE FROM open WHERE holder = ? AND request = ?", [account.holder, entry.request])
+                if account.allowance.concurrent is not None:
+                    closed = [account.holder, entry.request]
+                    self._ledger.execute("DELETE FROM open WHERE holder = ? AND request = ?", closed)
             for holder in holders:
                 self._note_use(holder, now, prompt_tokens, completion_tokens)
 
@@ -155,19 +152,31 @@ class Accounts:
 
     def usage(self) -> list[Usage]:
         """Return what every holder used, by day."""
-        with self._lock:
-            return [Usage(*row) for row in self._file.execute("SELECT * FROM used ORDER BY holder, day")]
+        return [Usage(*row) for row in self._ledger.rows("SELECT * FROM used ORDER BY holder, day")]
 
-    def _count_open(self, account: Account) -> None:
+    def _tell(self, entry: Entry, now: float) -> None:
+        """Describe what is left before the request takes anything."""
+        requests, tokens = [], []
+        for account in entry.accounts:
+            for _, meter in _request_meters(account, self._meter):
+                requests.append((meter.limit, meter.decide(self._state(account.holder, REQUESTS), 0, now)))
+            for what, _, meter in _token_meters(account, self._meter):
+                tokens.append((meter.limit, meter.decide(self._state(account.holder, what), 0, now)))
+        _describe(entry, REQUESTS, requests)
+        _describe(entry, TOKENS, tokens)
+
+    def _open(self, request: str, account: Account) -> None:
         limit = account.allowance.concurrent
         if limit is None:
             return
-        [count] = self._file.execute("SELECT count(*) FROM open WHERE holder = ?", [account.holder]).fetchone()
+        question = "SELECT count(*) FROM open WHERE holder = ?"
+        [count] = self._ledger.execute(question, [account.holder]).fetchone()
         if count >= limit:
             raise Refused(
                 429, f"{count} requests of {_name(account.holder)} are open; at most {limit} are taken",
                 code="too_many_open_requests", kind="rate_limit_error", headers=_retry_after(1),
             )  # fmt: skip
+        self._ledger.execute("INSERT INTO open VALUES (?, ?, ?)", [request, account.holder, self._ledger.worker])
 
     def _take(self, holder: str, what: str, meter: Meter, cost: float, now: float) -> Decision:
         decision = meter.decide(self._state(holder, what), cost, now)
@@ -189,15 +198,17 @@ class Accounts:
         raise Refused(429, message, code=code, kind="rate_limit_error", headers=headers)
 
     def _state(self, holder: str, what: str) -> list[float]:
-        row = self._file.execute("SELECT state FROM meters WHERE holder = ? AND what = ?", [holder, what]).fetchone()
+        row = self._ledger.execute("SELECT state FROM meters WHERE holder = ? AND what = ?", [holder, what]).fetchone()
         return json.loads(row[0]) if row else []
 
     def _store(self, holder: str, what: str, state: Sequence[float], now: float) -> None:
-        self._file.execute("INSERT OR REPLACE INTO meters VALUES (?, ?, ?, ?)", [holder, what, json.dumps(state), now])
+        self._ledger.execute(
+            "INSERT OR REPLACE INTO meters VALUES (?, ?, ?, ?)", [holder, what, json.dumps(state), now]
+        )
 
     def _note_use(self, holder: str, now: float, prompt_tokens: int, completion_tokens: int) -> None:
         day = datetime.datetime.fromtimestamp(now, datetime.UTC).date().isoformat()
-        self._file.execute(
+        self._ledger.execute(
             "INSERT INTO used VALUES (?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + 1,"
             " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
             " completion_tokens = completion_tokens + excluded.completion_tokens",
@@ -208,24 +219,25 @@ class Accounts:
     def _transaction(self) -> Iterator[float]:
         """Give the time within a transaction that no other process can come between."""
         try:
-            with self._lock:
-                self._file.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._clock()
-                except BaseException:
-                    self._file.execute("ROLLBACK")
-                    raise
-                self._file.execute("COMMIT")
+            with self._ledger.transaction(self._clock) as now:
+                yield now
         except sqlite3.Error:
             message = "the limits cannot be read or written, so no request is taken"
             raise Refused(503, message, code="store_unavailable", kind=SERVER_ERROR) from None
 
-    def _clear_dead_workers(self, folder: Path) -> None:
+    def _clear_dead_workers(self) -> None:
         """Close the requests of processes that ended without doing so, and forget meters that are long full again."""
-        workers = [row[0] for row in self._file.execute("SELECT DISTINCT worker FROM open")]
-        dead = [worker for worker in workers if not _is_alive(folder, worker)]
-        self._file.executemany("DELETE FROM open WHERE worker = ?", [[worker] for worker in dead])
-        self._file.execute("DELETE FROM meters WHERE touched < ?", [self._clock() - 40 * DAY_SECONDS])
+        with self._transaction() as now:
+            for [worker] in self._ledger.execute("SELECT DISTINCT worker FROM open").fetchall():
+                if not self._ledger.is_alive(worker):
+                    self._ledger.execute("DELETE FROM open WHERE worker = ?", [worker])
+            self._ledger.execute("DELETE FROM meters WHERE touched < ?", [now - 40 * DAY_SECONDS])
+
+
+def _request_meters(account: Account, meter: Callable[[float], Meter]) -> list[tuple[str, Meter]]:
+    """Return unit and meter of what an account limits in requests."""
+    limit = account.allowance.requests_per_minute
+    return [] if limit is None else [("requests per minute", meter(limit))]
 
 
 def _token_meters(account: Account, meter: Callable[[float], Meter]) -> list[tuple[str, str, Meter]]:
@@ -233,7 +245,7 @@ def _token_meters(account: Account, meter: Callable[[float], Meter]) -> list[tup
     allowance = account.allowance
     found: list[tuple[str, str, Meter]] = []
     if allowance.tokens_per_minute is not None:
-        found.append(("tokens", "tokens per minute", meter(allowance.tokens_per_minute)))
+        found.append((TOKENS, "tokens per minute", meter(allowance.tokens_per_minute)))
     if allowance.tokens_per_day is not None:
         found.append(("day", "tokens a day", FixedWindow(allowance.tokens_per_day, DAY_SECONDS)))
     if allowance.tokens_per_month is not None:
@@ -241,16 +253,14 @@ def _token_meters(account: Account, meter: Callable[[float], Meter]) -> list[tup
     return found
 
 
-def _describe(entry: Entry, what: str, limit: float, decision: Decision) -> None:
-    """Tell the caller what is left of the tightest account: the key's own comes first, and stays."""
-    prefix = "x-ratelimit-"
-    left = max(0, math.floor(decision.remaining))
-    known = entry.headers.get(f"{prefix}remaining-{what}")
-    if known is not None and int(known) <= left:
+def _describe(entry: Entry, what: str, decisions: Sequence[tuple[float, Decision]]) -> None:
+    """Tell the caller what is left of the limit that leaves least, whoever's it is and however long its window."""
+    if not decisions:
         return
-    entry.headers[f"{prefix}limit-{what}"] = str(math.floor(limit))
-    entry.headers[f"{prefix}remaining-{what}"] = str(left)
-    entry.headers[f"{prefix}reset-{what}"] = f"{max(0.0, decision.reset_seconds):.3f}s"
+    limit, decision = min(decisions, key=lambda one: one[1].remaining)
+    entry.headers[f"x-ratelimit-limit-{what}"] = str(math.floor(limit))
+    entry.headers[f"x-ratelimit-remaining-{what}"] = str(max(0, math.floor(min(decision.remaining, limit))))
+    entry.headers[f"x-ratelimit-reset-{what}"] = f"{max(0.0, decision.reset_seconds):.3f}s"
 
 
 def _retry_after(seconds: float) -> dict[str, str]:
@@ -260,26 +270,3 @@ def _retry_after(seconds: float) -> dict[str, str]:
 def _name(holder: str) -> str:
     kind, _, _ = holder.partition(":")
     return {"key": "this key", "address": "this address"}.get(kind, "the whole server")
-
-
-def _registered_worker(folder: Path) -> tuple[str, IO[str]]:
-    """Return a name for this process and the lock that shows others, as long as it lives, that it does."""
-    workers = folder / "workers"
-    workers.mkdir(exist_ok=True, mode=0o700)
-    worker = uuid.uuid4().hex
-    handle = (workers / worker).open("w")
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return worker, handle
-
-
-def _is_alive(folder: Path, worker: str) -> bool:
-    path = folder / "workers" / worker
-    try:
-        with path.open("r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True

@@ -80,6 +80,12 @@ class Admission:
         """Take a request into the books; `Refused` (429) over a limit."""
         if self.accounts is not None:
             call.entry = self.accounts.enter(call.request_id, self._accounts_of(call))
+            call.limits = call.entry.headers
+
+    def tell(self, call: Call) -> None:
+        """Look up what the caller has left, for a request that counts as none."""
+        if self.accounts is not None:
+            call.limits = self.accounts.told(self._accounts_of(call))
 
     def reserve(self, call: Call, tokens: int) -> None:
         """Set aside what a request may need; `Refused` (429) over a limit."""

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 import caslon
 from caslon.engine.engine import Engine
 from caslon.errors import CaslonError
+from caslon.server.accounts import LIMIT_HEADERS
 from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
@@ -90,7 +91,7 @@ def app_of(models: Models, settings: ServerSettings) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-api-key", "x-request-id", "anthropic-version"],
-            expose_headers=["x-request-id", "retry-after", "x-caslon-ignored"],
+            expose_headers=["x-request-id", "retry-after", "x-caslon-ignored", *LIMIT_HEADERS],
         )
     return app
 

@@ -27,6 +27,7 @@ class Call:
     address: str = ""
     key: Key | None = None
     entry: Entry | None = None
+    limits: dict[str, str] = field(default_factory=dict)  # headers that tell what the caller has left
     traceparent: str | None = None
     body: bytes = b""
     began: float = field(default_factory=time.time)  # seconds since 1970

@@ -69,7 +69,7 @@ class RequestRecord:
                 call.endpoint = _route(scope)
                 headers = MutableHeaders(scope=message)
                 headers.update({"x-request-id": call.request_id, **SECURITY_HEADERS})
-                headers.update(call.entry.headers if call.entry else {})
+                headers.update(call.limits)
                 headers.update({"x-caslon-served-by": call.served_by} if call.served_by else {})
                 if ignored := scope["state"].get("ignored"):
                     headers["x-caslon-ignored"] = ",".join(map(quote, ignored))[:MOST_HEADER_BYTES]
@@ -131,7 +131,10 @@ class KeyGuard:
         admission = self.service.admission
         path = scope["path"]
         call.key = admission.authenticated(_shown_key(Headers(scope=scope)), call.address)
-        if call.key is not None and not _allows(call.key.scopes, path):
+        allowed = call.key is None or _allows(call.key.scopes, path)
+        if _is_api(path) and not (allowed and scope["method"] == "POST"):
+            admission.tell(call)
+        if call.key is not None and not allowed:
             message = f"this key's scopes ({', '.join(call.key.scopes)}) do not allow {path}"
             raise Refused(403, message, code="scope_missing", kind="permission_error")
         if scope["method"] == "POST" and _is_api(path):

@@ -68,6 +68,23 @@ def test_one_limit_that_refuses_leaves_the_others_as_they_were(tmp_path: Path) -
     assert accounts.enter("2", [wide]).headers["x-ratelimit-remaining-requests"] == "1"
 
 
+def test_headers_tell_of_the_limit_that_leaves_least(tmp_path: Path) -> None:
+    accounts = Accounts(tmp_path, clock=lambda: 1000.0)
+    wide = Account("all", Allowance(tokens_per_minute=1000, tokens_per_day=5000))
+    tight = Account("key:a", Allowance(tokens_per_day=700, requests_per_minute=9))
+    left = "x-ratelimit-remaining-tokens"
+    assert accounts.told([wide, tight])[left] == "700"
+    assert accounts.told([wide, tight])["x-ratelimit-remaining-requests"] == "9"
+    entry = accounts.enter("1", [wide, tight])
+    assert (entry.headers[left], entry.headers["x-ratelimit-limit-tokens"]) == ("700", "700")
+    accounts.reserve(entry, 600)
+    assert entry.headers[left] == "100"
+    with pytest.raises(Refused) as refused:  # what the others would have set aside is not told
+        accounts.reserve(accounts.enter("2", [wide, tight]), 300)
+    assert refused.value.headers[left] == "100"
+    assert refused.value.headers["x-ratelimit-reset-tokens"] == "85400.000s"
+
+
 def hold_open(folder: Path, ready) -> None:
     accounts = Accounts(folder)
     entry = accounts.enter("held", [Account("key:a", Allowance(concurrent=1, tokens_per_day=100))])

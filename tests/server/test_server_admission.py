@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from caslon.errors import CaslonError
+from caslon.server.allowance import Allowance
 from caslon.server.audit import AuditLog, Head, audit_lines, verify_audit
 from caslon.server.keys import KeyStore
 from caslon.server.run import running_server
@@ -51,8 +52,6 @@ def wait_for(condition) -> None:
 
 
 def test_limits_are_told_and_kept(url: str, store: KeyStore) -> None:
-    from caslon.server.allowance import Allowance
-
     _, shown = store.create("small", allowance=Allowance(requests_per_minute=2, tokens_per_day=60))
     with asking(url, shown) as http:
         first = http.post(COMPLETIONS, json={"prompt": "x", "max_tokens": 5})
@@ -63,6 +62,22 @@ def test_limits_are_told_and_kept(url: str, store: KeyStore) -> None:
         assert code(refused) == (429, "rate_limit_exceeded")
         assert 1 <= int(refused.headers["retry-after"]) <= 30
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.promise("server", "Every answer of the API tells what is left of the caller's limits, errors included")
+def test_every_answer_tells_what_is_left(url: str, store: KeyStore) -> None:
+    _, shown = store.create("small", allowance=Allowance(requests_per_minute=4, tokens_per_day=60))
+    names = [f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")]
+    long, short = {"prompt": "x", "max_tokens": 90}, {"prompt": "x", "max_tokens": 5}
+    with asking(url, shown) as http:
+        answers = [http.get("/v1/models"), http.get("/v1/nothing"), http.post("/v1/embeddings", json={"input": "x"})]
+        answers += [http.post(COMPLETIONS, content=b"{"), http.post(COMPLETIONS, json={"prompt": "x", "modle": 1})]
+        answers += [http.post(COMPLETIONS, json={**body, "stream": body is short}) for body in (short, long, short)]
+    assert [answer.status_code for answer in answers] == [200, 404, 403, 400, 400, 200, 429, 429]
+    for answer in answers:
+        assert set(names) <= set(answer.headers), answer.status_code
+    assert [answer.headers[names[2]] for answer in answers] == ["4", "4", "4", "3", "2", "1", "0", "0"]
+    assert {answer.headers[names[3]] for answer in answers[:5]} == {"60"}
 
 
 def test_a_key_does_what_its_scopes_and_models_say(url: str, store: KeyStore) -> None:
