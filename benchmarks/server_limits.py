@@ -17,18 +17,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from caslon.server.accounts import Account, Accounts
 from caslon.server.allowance import Allowance
 
 FLOOR_MS = 1.0
+Result = TypeVar("Result")
 ALLOWANCE = Allowance(10_000_000, 1e12, 10_000, 10**12, 10**13)
 CALLS = ("enter", "reserve", "settle")
 
 
-def timed(seconds: list[float], call: Callable[[], object]) -> object:
+def timed(seconds: list[float], call: Callable[..., Result], *given: object) -> Result:
     began = time.perf_counter()
-    result = call()
+    result = call(*given)
     seconds.append(time.perf_counter() - began)
     return result
 
@@ -46,10 +48,9 @@ def measured(folder: Path, keys: int, requests: int, rate: float, process: int) 
     seconds: dict[str, list[float]] = {name: [] for name in CALLS}
     for number, key in enumerate(order):
         holders = accounts_of(key)
-        request = f"{process}-{number}"
-        entry = timed(seconds["enter"], lambda: accounts.enter(request, holders))
-        timed(seconds["reserve"], lambda: accounts.reserve(entry, 300))
-        timed(seconds["settle"], lambda: accounts.settle(entry, [holders[-1].holder], 100, 50))
+        entry = timed(seconds["enter"], accounts.enter, f"{process}-{number}", holders)
+        timed(seconds["reserve"], accounts.reserve, entry, 300)
+        timed(seconds["settle"], accounts.settle, entry, [holders[-1].holder], 100, 50)
         if rate and number >= keys:
             time.sleep(draw.expovariate(rate))
     accounts.close()
