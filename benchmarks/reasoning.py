@@ -1,12 +1,14 @@
 """What more tokens are worth to a model of 0.8 M parameters that has learned sums in words: docs/guide/reasoning.md's figures.
 
-    python benchmarks/reasoning.py FOLDER
+    python benchmarks/reasoning.py [FOLDER]
 
-Makes 37,000 sums with solutions, trains on them (some minutes on two cores), and measures every strategy on 200 others.
+Makes 37,000 sums with solutions, trains on them (some minutes on two cores), and measures six strategies on 200 others. Without
+a folder, nothing is kept.
 """
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from caslon.reasoning.task import Item, arithmetic
@@ -72,4 +74,8 @@ def run(folder: Path, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder))

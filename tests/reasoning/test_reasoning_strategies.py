@@ -243,6 +243,14 @@ def test_the_best_so_far_is_returned_when_the_budget_ends() -> None:
     assert reason(QUESTION, Single(), generate, budget_tokens=500).stop_reason == "complete"
 
 
+def test_a_model_that_does_not_end_by_itself_is_stopped() -> None:
+    endless = Scripted(["#### 20\n\nThe next question: 3 + 4?"])
+    assert reason(QUESTION, Single(), endless, limits=Limits(stop=("\n\n",))).text == "#### 20"
+    stepwise = Scripted(["first\n", "#### 20\n", "\nThe next question: 3 + 4?"])
+    told = reason(QUESTION, TemperatureAnneal(), stepwise, limits=Limits(stop=("\n\n",)))
+    assert (told.answer, told.branches) == ("20", 3)
+
+
 def test_a_server_that_writes_more_than_it_was_asked_is_an_error() -> None:
     with pytest.raises(CaslonError, match="no budget can be held"):
         reason(QUESTION, Single(), lambda asks: [Written("much", 600, "stop")])
