@@ -8,8 +8,10 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
+from caslon.engine.adapters import AdapterCounts
 from caslon.engine.answer import OnPiece
 from caslon.engine.request import Completion, ContextLengthExceeded, Piece, SamplingParams, Times, TokenLogprob
+from caslon.engine.speculate import SpeculationCounts
 from caslon.engine.stream import TextStream
 from caslon.tokenizer.tokenizer import Tokenizer
 
@@ -109,6 +111,7 @@ class SimulatedEngine:
         self.fail_after: int | None = None
         self.seen: list[tuple[list[int], SamplingParams]] = []
         self.finished: list[str] = []
+        self.adapters, self.speculation = AdapterCounts(), SpeculationCounts()
 
     def answer_ids(self, params: SamplingParams) -> Iterator[int]:
         words = f"[{params.seed}] {ANSWER}" if params.seed is not None else ANSWER
@@ -137,4 +140,5 @@ class SimulatedEngine:
 
     def stats(self) -> SimpleNamespace:
         counts = {"blocks_used": 1, "blocks_total": 4, "prompt_tokens": 9, "cached_tokens": 3, "preemptions": 0}
-        return SimpleNamespace(running=1, waiting=0, block_tokens=16, steps=time.monotonic_ns(), **counts)
+        more = {"adapters": self.adapters, "speculation": self.speculation}
+        return SimpleNamespace(running=1, waiting=0, block_tokens=16, steps=time.monotonic_ns(), **counts, **more)

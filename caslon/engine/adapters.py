@@ -14,7 +14,7 @@ import re
 import threading
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from caslon.engine.paged import padded_rows
 from caslon.engine.request import RequestError
+from caslon.engine.request import Sequence as Running
 from caslon.engine.scheduler import StepPlan
 from caslon.errors import CaslonError, UserError
 from caslon.folders import digest_of, sha256_of_file
@@ -79,6 +80,16 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class AdapterCounts:
+    """How many stay in memory, how often one was read from its folder, and the names that running and waiting requests use."""
+
+    most: int = 0
+    loads: int = 0
+    running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AdaptedRows:
     """The rows of a step that one adapter adds to. All that a runner needs to know of it."""
 
@@ -99,6 +110,7 @@ class Adapters:
         self._folders: dict[str, Path] = {}
         self._kept: OrderedDict[str, Adapter] = OrderedDict()
         self._alive: weakref.WeakValueDictionary[str, Adapter] = weakref.WeakValueDictionary()
+        self._loads = 0
         self._lock = threading.Lock()
 
     @property
@@ -110,6 +122,11 @@ class Adapters:
     def bytes(self) -> int:
         """The memory that all adapters take which are loaded now."""
         return sum(adapter.bytes for adapter in list(self._alive.values()))
+
+    def counts(self, running: Iterable[Running], waiting: Iterable[Running]) -> AdapterCounts:
+        """Return what is read and what these sequences use."""
+        names = ({one.adapter.name for one in some if one.adapter is not None} for some in (running, waiting))
+        return AdapterCounts(self._most, self._loads, *(tuple(sorted(found)) for found in names))
 
     def add(self, name: str, folder: Path) -> Adapter:
         """Load a PEFT folder under a name; `UserError` says what does not fit this model."""
@@ -147,7 +164,9 @@ class Adapters:
                 raise CaslonError(f"requests still use the adapter '{name}'", fix="wait for them, or cancel them")
 
     def _loaded(self, name: str, folder: Path) -> Adapter:
-        return self._keep(read_adapter(folder, self._decoder, name, self._base_digest))
+        adapter = read_adapter(folder, self._decoder, name, self._base_digest)
+        self._loads += 1
+        return self._keep(adapter)
 
     def _keep(self, adapter: Adapter) -> Adapter:
         self._alive[adapter.name] = adapter

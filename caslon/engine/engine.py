@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import torch
 
-from caslon.engine.adapters import Adapters
+from caslon.engine.adapters import AdapterCounts, Adapters
 from caslon.engine.answer import Answer, Handle, OnPiece, scored_tokens
 from caslon.engine.blocks import BlockPool
 from caslon.engine.branches import best, branches
@@ -80,6 +80,7 @@ class EngineStats:
     generated_tokens: int
     finished: Mapping[str, int]
     speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
+    adapters: AdapterCounts = field(default_factory=AdapterCounts)
 
 
 @dataclass
@@ -325,6 +326,7 @@ class Engine:
             generated_tokens=counts["generated_tokens"],
             finished=dict(self._stepper.finished),
             speculation=deepcopy(self._stepper.speculator.counts),
+            adapters=self.adapters.counts(list(self._scheduler.running), self._scheduler.waiting),
         )
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
 from caslon.server.stream import taken_on
 from caslon.server.tokenize import apply_template, detokenize, tokenize
+from caslon.server.version import commit
 from caslon.server.watch import Watch
 from caslon.server.wire import CompletionRequest, DetokenizeRequest, Wire
 
@@ -202,9 +203,9 @@ def _add_health(app: FastAPI, models: Models) -> None:
         return {"status": "ready"}
 
     @app.get("/version")
-    async def version() -> dict[str, str]:
+    def version() -> dict[str, str]:
         """Name the versions at work, and how the model is computed."""
-        versions = {"version": caslon.__version__, "python": platform.python_version()}
+        versions = {"version": caslon.__version__, "commit": commit(), "python": platform.python_version()}
         return {**versions, "model": models.first.model_name, **models.first.engine.description}
 
     @app.get("/metrics")

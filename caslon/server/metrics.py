@@ -4,7 +4,7 @@ Names and buckets: https://docs.vllm.ai/en/latest/design/metrics.html. Figures o
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from caslon.engine.request import Piece, Times
+from caslon.engine.sections import TOOL_CALL
 
 SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 LONG_SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
@@ -20,7 +21,8 @@ TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Figures = Callable[[], Mapping[str, float]]
+Figure = float | Mapping[str, str]  # the latter are labels: the figure is the time of asking then
+Figures = Callable[[], Mapping[str, Figure]]
 Family = TypeVar("Family", Counter, Gauge, Histogram)
 
 
@@ -31,6 +33,7 @@ class EngineFigures(Collector):
         "vllm:num_requests_running": "Answers the engine is working on.",
         "vllm:num_requests_waiting": "Answers waiting for the engine.",
         "vllm:kv_cache_usage_perc": "Share of the key-value cache in use, 0 to 1.",
+        "vllm:lora_requests_info": "Adapters that running and waiting requests use; the value is the time of asking.",
         "caslon:queue_waiting": "Answers waiting for their turn before the engine.",
         "caslon:queue_running": "Answers that were handed to the engine and have not ended.",
         "caslon:queue_capacity": "Answers that may run or wait.",
@@ -54,15 +57,17 @@ class EngineFigures(Collector):
         metrics: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for model_name, figures in list(self.by_model.items()):
             for name, value in figures().items():
+                labels, number = (value, time.time()) if isinstance(value, Mapping) else ({}, value)
                 if name not in metrics:
-                    metrics[name] = self._family(name)
-                metrics[name].add_metric([model_name], value)
+                    metrics[name] = self._family(name, labels)
+                metrics[name].add_metric([model_name, *labels.values()], number)
         yield from metrics.values()
 
-    def _family(self, name: str) -> GaugeMetricFamily | CounterMetricFamily:
+    def _family(self, name: str, labels: Iterable[str]) -> GaugeMetricFamily | CounterMetricFamily:
+        names = ["model_name", *labels]
         if name in self.GAUGES:
-            return GaugeMetricFamily(name, self.GAUGES[name], labels=["model_name"])
-        return CounterMetricFamily(name, self.COUNTERS[name], labels=["model_name"])
+            return GaugeMetricFamily(name, self.GAUGES[name], labels=names)
+        return CounterMetricFamily(name, self.COUNTERS[name], labels=names)
 
     def describe(self) -> list[Metric]:
         """Name nothing ahead, so that registering asks the engine nothing."""
@@ -164,12 +169,15 @@ class AnswerClock:
     ended: float | None = None
     tokens: int = 0
     phases_known: bool = False
+    tools: tuple[float, float] | None = None  # from the first to the last piece of a tool call
 
     def piece(self, piece: Piece) -> None:
         """Note a piece; one without tokens is none."""
         if not piece.ids:
             return
         now = time.perf_counter()
+        if piece.section.kind == TOOL_CALL:
+            self.tools = (self.tools[0] if self.tools else now, now)
         if self.last_token is None:
             self.first = now
             self.metrics.first_token.observe(now - self.received)

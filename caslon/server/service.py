@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from caslon.engine.adapters import AdapterCounts
 from caslon.engine.answer import Handle, OnPiece
 from caslon.engine.engine import Engine
 from caslon.engine.request import Completion, Piece, SamplingParams
@@ -21,7 +22,7 @@ from caslon.server.admission import Admission
 from caslon.server.batcher import EmbeddingBatcher
 from caslon.server.calls import Call
 from caslon.server.errors import SERVER_ERROR, Refused, invalid
-from caslon.server.metrics import AnswerClock, ServerMetrics
+from caslon.server.metrics import AnswerClock, Figure, ServerMetrics
 from caslon.server.queue import FairQueue
 from caslon.server.settings import ServerSettings
 from caslon.server.upstream.engine import RemoteEngine
@@ -359,7 +360,7 @@ class Service:
         with self._lock:
             return list(self.open)
 
-    def _figures(self) -> Mapping[str, float]:
+    def _figures(self) -> Mapping[str, Figure]:
         if self.remote is not None:
             return self._queue_figures()
         stats = self.engine.stats()
@@ -371,6 +372,10 @@ class Service:
             "vllm:prefix_cache_hits": stats.cached_tokens,
             "vllm:num_preemptions": stats.preemptions,
             "caslon:engine_steps": stats.steps,
+            "caslon:speculative_tokens_drafted": stats.speculation.drafted,
+            "caslon:speculative_tokens_accepted": stats.speculation.accepted,
+            "caslon:adapter_loads": stats.adapters.loads,
+            "vllm:lora_requests_info": _adapter_labels(stats.adapters),
             **self._queue_figures(),
         }
 
@@ -381,6 +386,14 @@ class Service:
             "caslon:queue_capacity": self.queue.most,
             "caslon:draining": float(self.queue.draining),
         }
+
+
+def _adapter_labels(counts: AdapterCounts) -> Mapping[str, str]:
+    return {
+        "max_lora": str(counts.most),
+        "running_lora_adapters": ",".join(counts.running),
+        "waiting_lora_adapters": ",".join(counts.waiting),
+    }
 
 
 def _cache_labels(engine: Engine) -> Mapping[str, str]:

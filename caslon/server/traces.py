@@ -1,4 +1,4 @@
-"""Each request as an OpenTelemetry span with children for waiting, reading the prompt and writing; sent nowhere unless asked.
+"""Each request as an OpenTelemetry span with children for waiting, reading, writing, tool calls; sent nowhere unless asked.
 
 The target is the URL of an OTLP collector or a file of JSON lines. No text, key, user or address stands in a span.
 Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/
@@ -62,6 +62,8 @@ class Traces:
             for name, start, end in zip(("queue", "prefill", "decode"), moments, moments[1:], strict=False):
                 if start is not None and end is not None:
                     self._child(span, name, began, start - call.received, end - call.received)
+            if clock.tools is not None:
+                self._child(span, "tools", began, *(moment - call.received for moment in clock.tools))
         if call.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         span.end(began + int(call.seconds * 1e9))

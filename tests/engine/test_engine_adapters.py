@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from adapter_cases import random_adapter, write_adapter
 from engine_cases import FAMILIES, KERNELS, need_kernels, plain_greedy, random_prompts
 
-from caslon.engine.adapters import UnknownAdapter, read_adapter
+from caslon.engine.adapters import AdapterCounts, UnknownAdapter, read_adapter
 from caslon.engine.engine import Engine
 from caslon.engine.request import SamplingParams
 from caslon.engine.settings import EngineSettings
@@ -130,6 +131,9 @@ def test_removal_waits_for_running_requests(
     [prompt] = random_prompts(tokenizer.vocab_size, (8,))
     release = threading.Event()
     handle = engine.submit(prompt, GREEDY, on_piece=lambda piece: release.wait(10) and None, adapter="red")
+    while not engine.stats().running:
+        time.sleep(0.001)
+    assert engine.stats().adapters == AdapterCounts(engine.settings.max_adapters, 1, ("red",))
     with pytest.raises(CaslonError, match="requests still use"):
         engine.adapters.remove("red", timeout_seconds=0.05)
     with pytest.raises(UnknownAdapter, match="no adapter 'red'"):
@@ -139,6 +143,7 @@ def test_removal_waits_for_running_requests(
     engine.adapters.remove("red", timeout_seconds=10)
     assert handle.result().ids == plain_greedy(merged, prompt, 12)
     assert engine.adapters.bytes == 0
+    assert engine.stats().adapters == AdapterCounts(engine.settings.max_adapters, 2)
 
 
 def test_what_does_not_fit_is_refused(decoder: Decoder, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from importlib import resources
 
 import httpx
@@ -9,10 +10,13 @@ import pytest
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
+from caslon.engine.adapters import AdapterCounts
+from caslon.engine.speculate import SpeculationCounts
+
 FIGURE = re.compile(r"\b((?:vllm:|caslon:|process_)[a-z0-9_]+)")
 # vLLM's, on which existing dashboards and autoscalers are built.
 OF_VLLM = {
-    "gauge": ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info"],
+    "gauge": ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info", "lora_requests_info"],
     "counter": [
         "prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens",
         "request_success",
@@ -54,6 +58,21 @@ def test_names_and_kinds_are_vllms(families) -> None:
     for family in families.values():
         if family.name.startswith("vllm:"):
             assert all(sample.labels["model_name"] == "fox" for sample in family.samples)
+
+
+@pytest.mark.promise(
+    "server", "Figures of adapters and of guessing ahead are the engine's own, named as vLLM names them"
+)
+def test_adapters_and_guesses_are_the_engines(engine, client: OpenAI, url: str) -> None:
+    engine.adapters = AdapterCounts(8, 3, ("blue", "red"), ("red",))
+    engine.speculation = SpeculationCounts(drafted=20, accepted=9)
+    found = {family.name: family for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)}
+    [sample] = found["vllm:lora_requests_info"].samples
+    names = {"running_lora_adapters": "blue,red", "waiting_lora_adapters": "red", "max_lora": "8"}
+    assert sample.labels == {"model_name": "fox", **names}
+    assert time.time() - 60 < sample.value <= time.time()
+    figures = ("adapter_loads", "speculative_tokens_drafted", "speculative_tokens_accepted")
+    assert [found[f"caslon:{name}"].samples[0].value for name in figures] == [3, 20, 9]
 
 
 def test_refusals_are_counted_by_reason(families) -> None:

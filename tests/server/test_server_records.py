@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from scripted_engine import ScriptedEngine
 
 from caslon.client import Client
 from caslon.engine.engine import Engine
@@ -19,8 +20,10 @@ from caslon.server.records import Records, records_of
 from caslon.server.replay import replayed
 from caslon.server.run import running_server
 from caslon.server.settings import ServerSettings
+from caslon.tokenizer.tokenizer import Tokenizer
 
 COMPLETIONS = "/v1/completions"
+NOW = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
 SEEN: list[tuple] = []
 
 
@@ -143,3 +146,18 @@ def test_spans_have_the_conventions_names_and_no_text(engine, tmp_path: Path) ->
     assert spans["decode"]["parent_id"] == span["context"]["span_id"]
     assert "secret" not in text
     assert "The quick" not in text
+
+
+def test_tool_calls_have_a_span(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    file = tmp_path / "spans.jsonl"
+    engine = ScriptedEngine(tokenizer)
+    engine.script = 'Look.<|tool_call|>{"name": "now", "arguments": {}}<|/tool_call|>'
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [NOW]}
+    with running_server(engine, "fox", ServerSettings(page=False, traces=str(file))) as url:
+        assert httpx.post(f"{url}/v1/chat/completions", json=body).json()["choices"][0]["finish_reason"] == "tool_calls"
+    spans = {span["name"]: span for span in map(json.loads, file.read_text().splitlines())}
+    assert set(spans) == {"chat fox", "queue", "prefill", "decode", "tools"}
+    assert spans["tools"]["parent_id"] == spans["chat fox"]["context"]["span_id"]
+    assert spans["decode"]["start_time"] <= spans["tools"]["start_time"] <= spans["tools"]["end_time"]
+    assert spans["tools"]["end_time"] <= spans["decode"]["end_time"]

@@ -1,3 +1,5 @@
+import re
+
 import httpx
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +18,9 @@ def test_health_and_version(url: str) -> None:
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
     assert httpx.get(f"{url}/health/live").status_code == 200
     assert httpx.get(f"{url}/health/ready").status_code == 200
-    assert httpx.get(f"{url}/version").json()["version"] == caslon.__version__
+    version = httpx.get(f"{url}/version").json()
+    assert version["version"] == caslon.__version__
+    assert re.fullmatch("unknown|[0-9a-f]{40}(-dirty)?", version["commit"])
 
 
 def test_tokenize_and_back(url: str, tokenizer) -> None:
