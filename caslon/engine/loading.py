@@ -19,6 +19,7 @@ from caslon.engine.planner import (
     free_memory_bytes,
     step_bytes,
 )
+from caslon.engine.runner import why_not_compiled
 from caslon.engine.settings import EngineSettings
 from caslon.errors import UserError
 from caslon.model.decoder import Decoder
@@ -72,6 +73,7 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
         device=str(where.device),
         take_layers=take_stored_layers if is_stored else None,
         replace_layers=None if is_stored or weights == "auto" else lambda decoder: quantise_layers(decoder, weights),
+        keep_mapped=why_not_compiled(model.config, where.device, where.dtype, settings) is None,
     )
     _give_back_freed_memory()
     kept = "as stored" if weights == "auto" else weights

@@ -20,6 +20,7 @@ from caslon.engine.scheduler import Chunk, StepPlan
 from caslon.engine.settings import EngineSettings
 from caslon.errors import UserError
 from caslon.model.attention import Attend
+from caslon.model.config import DecoderConfig
 from caslon.model.decoder import ROW_MULTIPLE, Decoder
 
 _log = logging.getLogger(__name__)
@@ -69,22 +70,33 @@ class Runner(Protocol):
         """Return the context in which torch chooses tokens."""
 
 
-def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_size: int) -> Runner:
-    """Return the compiled kernels where they can compute the decoder, else torch; `UserError` if only the former will do."""
+def why_not_compiled(
+    config: DecoderConfig, device: torch.device, dtype: torch.dtype, settings: EngineSettings
+) -> str | None:
+    """Return why torch will compute a decoder and not the compiled kernels; None where these will."""
     from caslon.engine.native.library import KernelsMissing, library
     from caslon.engine.native.model import why_not
 
-    reason = why_not(decoder) if settings.cache_is_exact else "the cache is quantised or forgets"
-    reason = "torch was asked for" if settings.kernels == "torch" else reason
-    if reason is None:
-        try:
-            kernels = library()
-        except KernelsMissing as missing:
-            reason = str(missing)
-        else:
-            from caslon.engine.native.runner import NativeRunner
+    if settings.kernels == "torch":
+        return "torch was asked for"
+    if not settings.cache_is_exact:
+        return "the cache is quantised or forgets"
+    try:
+        library()
+    except KernelsMissing as missing:
+        return str(missing)
+    return why_not(config, device, dtype)
 
-            return NativeRunner(kernels, decoder, blocks, settings.block_tokens, vocab_size)
+
+def runner_for(decoder: Decoder, settings: EngineSettings, blocks: int, vocab_size: int) -> Runner:
+    """Return the compiled kernels where they can compute the decoder, else torch; `UserError` if only the former will do."""
+    dtype = decoder.model.embed_tokens.weight.dtype
+    reason = why_not_compiled(decoder.config, decoder.device, dtype, settings)
+    if reason is None:
+        from caslon.engine.native.library import library
+        from caslon.engine.native.runner import NativeRunner
+
+        return NativeRunner(library(), decoder, blocks, settings.block_tokens, vocab_size)
     if settings.kernels == "compiled":
         raise UserError(f"the compiled kernels cannot be used: {reason}", where="kernels", fix='use kernels = "auto"')
     _log.info("torch computes, not the compiled kernels: %s", reason)

@@ -62,12 +62,14 @@ class ModelFolder:
         device: str = "cpu",
         replace_layers: "Callable[[Decoder], None] | None" = None,
         take_layers: "Callable[[Decoder, Mapping[str, torch.Tensor]], dict[str, torch.Tensor]] | None" = None,
+        keep_mapped: bool = False,
     ) -> "Decoder":
         """Return the decoder in evaluation mode, in `dtype` (float32 when not given), on `device`.
 
         `replace_layers` is given the decoder while its weights still lie in the mapped file, and may put other layers in the
         place of some: what it replaces is never in memory as it was stored. `take_layers` puts the layers of a quantised folder
-        into the decoder and returns the tensors that are left; without it such a folder is refused.
+        into the decoder and returns the tensors that are left; without it such a folder is refused. With `keep_mapped` weights
+        that need no conversion stay in the mapped file, for a reader who makes a copy of their own.
         """
         import torch
 
@@ -92,7 +94,7 @@ class ModelFolder:
             replace_layers(decoder)
         for parameter in decoder.parameters():
             # Copied out of the mapped file: its alignment is accidental, and products may depend on it in the last digit.
-            parameter.data = parameter.data.to(device, dtype or torch.float32, copy=True)
+            parameter.data = parameter.data.to(device, dtype or torch.float32, copy=not keep_mapped)
         for module in decoder.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))

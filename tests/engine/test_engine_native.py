@@ -111,7 +111,7 @@ def test_what_is_not_a_number_is_reported_and_does_not_reach_later_requests(toke
 
 def test_why_a_decoder_cannot_be_computed_is_said(tokenizer: Tokenizer) -> None:
     small = decoder_of(head_dim=8)
-    assert why_not(small) == "heads of 8 numbers are not a multiple of 16"
+    assert why_not(small.config, small.device, torch.float32) == "heads of 8 numbers are not a multiple of 16"
     with pytest.raises(UserError, match="heads of 8 numbers"):
         Engine(small, tokenizer, EngineSettings(kernels="compiled"))
     with Engine(small, tokenizer) as engine:  # torch computes it

@@ -4,6 +4,7 @@ The packed matrices are copies; the embedding table, which is read row by row, s
 """
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,24 +14,36 @@ from torch import Tensor, nn
 from caslon.compress.linear import QuantisedLinear
 from caslon.engine.native.codes import joined, packed_codes
 from caslon.engine.native.library import ACTIVATIONS, BFLOAT16, FLOAT32, PANEL, SAME, Layer, Matrix, Model
+from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder, FeedForward, MixtureOfExperts, SelfAttention, rotation
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
+MADV_PAGEOUT = 21  # Linux 5.4
 SMALLEST_HEAD = 16  # numbers; a head's size is a multiple of it
 
 
-def why_not(decoder: Decoder) -> str | None:
-    """Return why the kernels cannot compute this decoder; None when they can."""
-    config, weight = decoder.config, decoder.model.embed_tokens.weight
-    if weight.device.type != "cpu":
-        return f"the model is on {weight.device.type}"
-    if weight.dtype not in KINDS:
-        return f"they compute in float32 and bfloat16, not in {str(weight.dtype).removeprefix('torch.')}"
+def why_not(config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why the kernels cannot compute a decoder; None when they can."""
+    if device.type != "cpu":
+        return f"the model is on {device.type}"
+    if dtype not in KINDS:
+        return f"they compute in float32 and bfloat16, not in {str(dtype).removeprefix('torch.')}"
     if config.head_dim % SMALLEST_HEAD:
         return f"heads of {config.head_dim} numbers are not a multiple of {SMALLEST_HEAD}"
     if config.hidden_size % 2 or config.intermediate_size % 2:
         return "the width of the model or of its feed-forward network is odd"
     return None
+
+
+def _set_aside(tensor: Tensor) -> None:
+    """Let the system take back the memory of weights that are mapped from a file, until someone reads them again.
+
+    What is not mapped from a file stays where it is.
+    """
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = tensor.data_ptr() + tensor.nbytes - first
+    if size > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), MADV_PAGEOUT)
 
 
 class PackedModel:
@@ -125,6 +138,8 @@ class PackedModel:
             self._library.caslon_pack(
                 self._kind, rows.data_ptr(), outputs, inputs, len(wholes), number, panels.data_ptr()
             )
+        for layer in (layer for layers in interleaved for layer in layers):
+            _set_aside(cast(Tensor, layer.weight))
         return Matrix(
             outputs=len(wholes) * outputs, inputs=inputs, format=SAME, panels=self._address(panels), bias=bias
         )
