@@ -29,7 +29,7 @@ from caslon.engine.branches import best, branches
 from caslon.engine.defaults import sampling_defaults, stop_ids
 from caslon.engine.form import AnswerForm
 from caslon.engine.grammar import Grammars
-from caslon.engine.loading import cache_format, kv_format, load_decoder, spare_bytes
+from caslon.engine.loading import cache_format, give_back_freed_memory, kv_format, load_decoder, spare_bytes
 from caslon.engine.planner import block_count
 from caslon.engine.pooling import Pooled, PoolingKind
 from caslon.engine.request import (
@@ -171,6 +171,7 @@ class Engine:
         settings = settings or EngineSettings()
         decoder = load_decoder(model, settings)
         engine = Engine(decoder, model.tokenizer(), settings, model.generation_config, model.digest)
+        give_back_freed_memory()
         if verify:
             verify_golden_prompts(engine, Path(folder))
         return engine

@@ -75,14 +75,13 @@ def load_decoder(model: ModelFolder, settings: EngineSettings) -> Decoder:
         replace_layers=None if is_stored or weights == "auto" else lambda decoder: quantise_layers(decoder, weights),
         keep_mapped=why_not_compiled(model.config, where.device, where.dtype, settings) is None,
     )
-    _give_back_freed_memory()
     kept = "as stored" if weights == "auto" else weights
     _log.info("computes in %s; weights %s, %s bytes", where, kept, f"{resident_bytes(decoder):,}")
     return decoder
 
 
-def _give_back_freed_memory() -> None:
-    """Let glibc return what making small weights from large ones left between them (measured: as much as the weights)."""
+def give_back_freed_memory() -> None:
+    """Let glibc return what laying out weights anew or making small ones left behind (measured: as much as the weights)."""
     with contextlib.suppress(OSError, AttributeError):  # another C library does without
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -87,7 +87,7 @@ class ModelFolder:
                     "these weights are quantised: they can answer, nothing else",
                     fix="use the model they were made from",
                 )
-            load_disk_tensors(decoder, tensors)
+            load_disk_tensors(decoder, tensors, as_views=keep_mapped)
         except UserError as error:
             raise UserError(error.what, where=str(self.path), fix=error.fix) from error
         if replace_layers is not None:

@@ -59,11 +59,19 @@ def disk_tensors(decoder: Decoder) -> dict[str, Tensor]:
     return {_disk_name(name): tensor for name, tensor in state.items()} if decoder.config.has_experts else state
 
 
-def load_disk_tensors(decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
-    """Put on-disk tensors into a decoder, in their place; `UserError` names what is missing, left over or misshapen."""
+def load_disk_tensors(decoder: Decoder, tensors: Mapping[str, Tensor], *, as_views: bool = False) -> None:
+    """Put on-disk tensors into a decoder, in their place; `UserError` names what is missing, left over or misshapen.
+
+    With `as_views` matrices that lie input-first on disk are not copied into the decoder's order, only seen in it.
+    """
     config = decoder.config
     if config.family == "gpt2":
         state = _gpt2_to_state(tensors, config)
+        state = (
+            state
+            if as_views
+            else {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+        )
     else:
         state = (
             {_decoder_name(name): tensor for name, tensor in tensors.items()} if config.has_experts else dict(tensors)
@@ -147,7 +155,7 @@ def _zero_biases(config: DecoderConfig, like: Tensor) -> dict[str, Tensor]:
 
 
 def _gpt2_to_state(tensors: Mapping[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:
-    """Return decoder names and layouts; names this family does not have are passed on, to be refused by name."""
+    """Return decoder names, with views of the tensors; names this family does not have are passed on, to be refused by name."""
     tops = {theirs: ours for ours, theirs in _GPT2_TOP.items()}
     blocks = {theirs: (ours, input_first) for ours, (theirs, input_first) in _GPT2_LAYER.items()}
     state: dict[str, Tensor] = {}
@@ -164,10 +172,10 @@ def _gpt2_to_state(tensors: Mapping[str, Tensor], config: DecoderConfig) -> dict
         if inner == "attn.c_attn":
             fused = tensor.t() if kind == "weight" else tensor
             for part, piece in zip(_GPT2_QKV, fused.chunk(3), strict=True):
-                state[f"{layer}{part}.{kind}"] = piece.clone(memory_format=torch.contiguous_format)
+                state[f"{layer}{part}.{kind}"] = piece
         elif inner in blocks:
             ours, input_first = blocks[inner]
-            state[f"{layer}{ours}.{kind}"] = tensor.t().contiguous() if input_first and kind == "weight" else tensor
+            state[f"{layer}{ours}.{kind}"] = tensor.t() if input_first and kind == "weight" else tensor
         else:
             state[stored_name] = tensor
     return state if config.bias else _without_zero_biases(state)

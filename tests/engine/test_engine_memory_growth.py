@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_cases import KERNELS, need_kernels
 
 from caslon.model.config import DecoderConfig
 from caslon.model.decoder import Decoder
@@ -30,7 +31,7 @@ folder = Path(sys.argv[1])
 torch.randn(512, 512) @ torch.randn(512, 512)  # what torch itself takes at its first product
 config = ModelFolder.open(folder).config
 before = resident()
-settings = EngineSettings(kernels="torch", kv_memory_gib=0.125, max_running=8, max_step_tokens=256)
+settings = EngineSettings(kernels=sys.argv[2], kv_memory_gib=0.125, max_running=8, max_step_tokens=256)
 engine = Engine.load(folder, settings)
 blocks = engine.stats().blocks_total
 engine.generate([[number % 250] * 250 for number in range(blocks * 16 // 256)], SamplingParams(max_tokens=2))
@@ -41,9 +42,13 @@ print(json.dumps({"planned": planned + step_bytes(config, "float32", 256, 8), "g
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to read a process's memory")
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("family", "width", "layers"), [("llama", 768, 8), ("gpt2", 512, 12), ("qwen3", 640, 8)])
 @pytest.mark.promise("engine", "A process grows by what was planned for weights, cache and a step, within 10 %")
-def test_growth_is_within_a_tenth_of_the_plan(family: str, width: int, layers: int, tmp_path: Path) -> None:
+def test_growth_is_within_a_tenth_of_the_plan(
+    family: str, width: int, layers: int, kernels: str, tmp_path: Path
+) -> None:
+    need_kernels(kernels)
     tokenizer = byte_tokenizer([])
     decoder = Decoder(
         DecoderConfig(
@@ -53,6 +58,6 @@ def test_growth_is_within_a_tenth_of_the_plan(family: str, width: int, layers: i
     )  # fmt: skip
     decoder.initialise(1)
     save_model_folder(tmp_path, decoder, tokenizer, sidecar={})
-    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    command = [sys.executable, "-c", MEASURE, str(tmp_path), kernels]
     found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert found["grown"] == pytest.approx(found["planned"], rel=0.1)
