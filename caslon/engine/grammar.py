@@ -90,8 +90,15 @@ class Grammars:
         # The limits are the library's: they bound the time to about 20 ms of regular expressions and half a million symbols.
         matcher = llguidance.LLMatcher(self._vocabulary, _source(form), log_level=0)
         if matcher.is_error():
-            raise InvalidSchema(matcher.get_error().strip(), fix=_FIXES[form.kind])
+            raise _said(matcher.get_error().strip(), form.kind)
         return matcher
+
+
+def _said(message: str, kind: str) -> InvalidSchema:
+    if "coerce_one_of" in message:
+        message = "an answer could fit more than one of its parts: 'oneOf' cannot be kept to"
+        return InvalidSchema(message, fix="use 'anyOf', or tell the parts apart by their types or a constant")
+    return InvalidSchema(message, fix=_FIXES[kind])
 
 
 _FIXES = {
