@@ -62,6 +62,18 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(help="seconds running answers get after SIGTERM")] = 60.0,
     lenient: Annotated[bool, typer.Option("--lenient", help="leave out unknown fields, named in a header")] = False,
     request_timings: Annotated[bool, typer.Option("--request-timings", help="add times to every answer")] = False,
+    further: Annotated[
+        list[str], typer.Option("--model", help="NAME=FOLDER: a further model beside the first (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
+    load: Annotated[str, typer.Option(help="further models: eager (at the start) or on_demand")] = "eager",
+    keep_alive: Annotated[float, typer.Option(help="on_demand: idle seconds after which a model is unloaded")] = 300.0,
+    max_loaded: Annotated[int | None, typer.Option(help="models in memory at once, the first one included")] = None,
+    adapter: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER: a PEFT adapter for the first model (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
+    admin_host: Annotated[
+        list[str], typer.Option(help="address, beside this machine, from which admin calls are taken (repeatable)")
+    ] = [],  # noqa: B006  typer copies it
     upstream: Annotated[
         list[Path], typer.Option(help="file of [[serve.upstream]] tables: other servers, whose models are offered too")
     ] = [],  # noqa: B006  typer copies it
@@ -100,6 +112,8 @@ def serve(
         limits=tuple(limit), limit_by=limit_by, max_queue=max_queue, queue_timeout_seconds=queue_timeout,
         lenient=lenient, request_timings=request_timings, cors_origins=tuple(cors_origin), tls_cert=tls_cert,
         tls_key=tls_key, upstream=tuple(one for file in upstream for one in upstreams_of(file)),
+        models=_named(further, "--model"), load=load, keep_alive_seconds=keep_alive, max_loaded=max_loaded,
+        adapters=_named(adapter, "--adapter"), admin_hosts=tuple(admin_host),
         request_timeout_seconds=request_timeout, drain_timeout_seconds=drain_timeout, record_content=record_content,
         retention_days=retention_days, redact=tuple(redact), traces=traces, hooks=tuple(hook),
     )  # fmt: skip
@@ -318,6 +332,19 @@ def _described(key: "Key") -> dict[str, Any]:
         "models": ",".join((*key.models, *key.adapters)) or "all", "expires": expires or "never",
         "limits": ", ".join(f"{name}={value}" for name, value in limits.items()) or "the server's",
     }  # fmt: skip
+
+
+def _named(given: list[str], option: str) -> dict[str, Path]:
+    """Return folders by the names they are given."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder or name in found:
+            raise UserError(
+                f"'{text}' is no name and folder, or the name is taken", where=option, fix="write NAME=FOLDER"
+            )
+        found[name] = Path(folder)
+    return found
 
 
 def _words(text: str) -> tuple[str, ...]:

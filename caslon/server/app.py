@@ -20,6 +20,7 @@ import caslon
 from caslon.engine.engine import Engine
 from caslon.errors import CaslonError
 from caslon.server.accounts import LIMIT_HEADERS
+from caslon.server.admin import add_admin
 from caslon.server.api_page import api_page
 from caslon.server.chat import create_chat_completion
 from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
@@ -30,7 +31,7 @@ from caslon.server.generate import GenerateRequest, generate
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.messages import CountRequest, MessagesRequest, count_message_tokens, create_message
 from caslon.server.metrics import CONTENT_TYPE
-from caslon.server.models import Models, card
+from caslon.server.models import Models
 from caslon.server.responses import ResponsesRequest, create_response
 from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
@@ -128,16 +129,17 @@ def _add_api(app: FastAPI, models: Models) -> None:
     def add(path: str, endpoint: Endpoint, shape: type[Wire]) -> None:
         async def answer(request: Request) -> Response:
             call = request.state.call
-            service = await models.asked_by(request)
-            if service.admission.wants_body:
+            admission = models.first.admission
+            if admission.wants_body:
                 call.body = await request.body()
-            if service.admission.hooks is not None:
-                hooked = await to_thread.run_sync(service.admission.hooks.before, call)
+            if admission.hooks is not None:
+                hooked = await to_thread.run_sync(admission.hooks.before, call)
                 if hooked is not None:
                     return JSONResponse(hooked)
-            response = await endpoint(service, request)
-            await taken_on(call, request)
-            return response
+            async with models.asked_by(request) as service:
+                response = await endpoint(service, request)
+                await taken_on(call, request)
+                return response
 
         schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
         shapes.update(schema.pop("$defs", {}))
@@ -163,6 +165,8 @@ def _add_api(app: FastAPI, models: Models) -> None:
     add("/detokenize", detokenize, DetokenizeRequest)
     add("/apply-template", apply_template, TemplateRequest)
 
+    add_admin(app, models)
+
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response:
         """Show the API to a person."""
@@ -176,9 +180,7 @@ def _add_api(app: FastAPI, models: Models) -> None:
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
         """Describe a served model."""
-        service = models.named(model, request.state.call)
-        service.check_model(model)
-        return card(service)
+        return models.card(model, request.state.call)
 
     @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
     async def nothing_here(rest: str, request: Request) -> Response:

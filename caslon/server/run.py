@@ -25,11 +25,13 @@ from caslon.engine.settings import EngineSettings
 from caslon.errors import CaslonError, UserError
 from caslon.model.folder import ModelFolder
 from caslon.server.admission import check_exposure
-from caslon.server.app import create_app
+from caslon.server.app import app_of, create_app
 from caslon.server.doorway import Doorway
 from caslon.server.head import TimedHead
 from caslon.server.models import Models
+from caslon.server.service import Service
 from caslon.server.settings import ServerSettings
+from caslon.server.shelf import Shelf, check_together, opened
 from caslon.server.upstream.settings import offers_of
 
 LOOPBACK = "127.0.0.1"
@@ -82,8 +84,11 @@ def serve(
     check_exposure(settings)
     offers_of(settings.upstream)
     model = ModelFolder.open(folder)
+    engine_settings = engine_settings or EngineSettings()
+    name = settings.model_name or model_name_of(model.path)
+    check_together({name: model, **opened(settings, name)}, engine_settings, settings.max_loaded)
     with listening_socket(settings.host, settings.port) as listener:
-        serve_on(listener, model, settings, engine_settings or EngineSettings(), on_ready=on_ready)
+        serve_on(listener, model, settings, engine_settings, on_ready=on_ready)
 
 
 def serve_on(
@@ -103,22 +108,32 @@ def serve_on(
     failures: list[BaseException] = []
 
     def load() -> FastAPI:
-        engine = Engine.load(model.path, engine_settings)
+        engine = read(model)
         engines.append(engine)
-        _warm_up(engine)
         name = settings.model_name or model_name_of(model.path)
-        app = create_app(engine, name, settings, fingerprint=fingerprint_of(model))
-        app.state.service.metrics.start_seconds.set(time.perf_counter() - began)
+        first = Service(engine, name, settings, fingerprint=fingerprint_of(model))
+
+        def offer(name: str, folder: ModelFolder, engine: Engine) -> Service:
+            return Service(engine, name, settings, fingerprint=fingerprint_of(folder), beside=first)
+
+        shelf = Shelf(opened(settings, name), settings, read, offer) if settings.models else None
+        app = app_of(Models(first, settings, shelf), settings)
+        first.metrics.start_seconds.set(time.perf_counter() - began)
         return app
 
-    def opened(failure: BaseException | None) -> None:
+    def read(folder: ModelFolder) -> Engine:
+        engine = Engine.load(folder.path, engine_settings)
+        _warm_up(engine)
+        return engine
+
+    def is_open(failure: BaseException | None) -> None:
         if failure is not None:
             failures.append(failure)
             server.should_exit = True
         elif on_ready is not None:
             on_ready(Ready.of(doorway.models, url_of(listener, settings), time.perf_counter() - began))
 
-    doorway = Doorway(load, opened)
+    doorway = Doorway(load, is_open)
     server = DrainingServer(doorway, settings, doorway, behind_proxy=behind_proxy)
     try:
         server.run(sockets=[listener])

@@ -50,6 +50,7 @@ class Answer:
         self.broken: Refused | None = None
         self.start: Callable[[], Handle]
         self.call: Call | None = service.call
+        self.model_name = service.model_name
         self.clock = clock
         self._on_piece = on_piece
         self._service = service
@@ -175,6 +176,7 @@ class Service:
         self.fingerprint = fingerprint
         self.started = int(time.time())
         self.model_name = model_name
+        self.parent: str | None = None  # of an adapter: the model it changes
         self.call: Call | None = None
         most_running = engine.settings.max_running
         waiting = WAITING_PER_RUNNING * most_running if settings.max_queue is None else settings.max_queue
@@ -196,6 +198,17 @@ class Service:
         service = copy.copy(self)
         service.call = call
         call.served = service
+        return service
+
+    def with_adapter(self, name: str, digest: str) -> "Service":
+        """Return the service of an adapter that the engine has: the same queue, and the same steps."""
+        service = copy.copy(self)
+        service.model_name, service.parent = name, self.model_name
+        service.fingerprint = f"{self.fingerprint}-{digest[:8]}" if self.fingerprint else None
+        engine = self.engine
+        service.embeddings = EmbeddingBatcher(
+            lambda texts, pooling: engine.embed(texts, pooling, adapters=[name] * len(texts)).tolist()
+        )
         return service
 
     @contextlib.contextmanager
@@ -298,6 +311,8 @@ class Service:
             answer = Answer(clock, chosen, partial(on_piece, index), self)
             answer.counted_prompt_tokens = len(prompt) if fresh[index] else 0
             more: Mapping[str, Any] = options[index] if options else {}
+            if self.parent is not None:
+                more = {**more, "adapter": self.model_name}
             answer.start = partial(self.engine.submit, prompt, chosen, answer.receive, **more)
             answers.append(answer)
         holder, weight = (self.call.holder, self.call.weight) if self.call else ("", 1)

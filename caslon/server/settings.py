@@ -90,13 +90,24 @@ class ProtocolSettings(Settings):
         return self
 
 
-class ServerSettings(TimeoutSettings, StateSettings, ProtocolSettings):
+class ModelsSettings(Settings):
+    """What is offered beside the first model, which is always in memory."""
+
+    models: dict[str, Path] = _setting({}, "further model folders by the name clients ask for")
+    load: Literal["eager", "on_demand"] = _setting("eager", "read them at the start, or when first asked for")
+    keep_alive_seconds: float = _setting(300.0, "on_demand: time after which an idle one is given back", gt=0)
+    max_loaded: int | None = _setting(None, "most models in memory, the first one included", ge=1)
+    adapters: dict[str, Path] = _setting({}, "PEFT folders for the first model by the name clients ask for")
+    upstream: tuple[UpstreamSettings, ...] = _setting((), "other servers whose models are offered beside the folder's")
+    admin_hosts: tuple[str, ...] = _setting((), "addresses beside this machine from which admin calls are taken")
+
+
+class ServerSettings(TimeoutSettings, StateSettings, ProtocolSettings, ModelsSettings):
     """How a model is served. None of these changes what the model answers."""
 
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8000, "port; 0 picks a free one", ge=0, le=65535)
     model_name: str | None = Field(None, description="name clients ask for; default: the folder's")
-    upstream: tuple[UpstreamSettings, ...] = _setting((), "other servers whose models are offered beside the folder's")
     page: bool = _setting(True, "serve the web page at /")
     max_queue: int | None = _setting(None, "answers that may wait for the engine; default: 4 x max_running", ge=0)
     max_body_bytes: int = _setting(4 << 20, "longest request body", ge=1024)

@@ -45,6 +45,7 @@ class Watch:
         for answer in answers:
             self._check_time(answer, now)
         self._check_keys(answers)
+        self.models.sweep()
 
     def _check_time(self, answer: Answer, now: float) -> None:
         limits = self.models.first.settings
