@@ -7,21 +7,15 @@ arXiv:1706.03762). Shapes: `B` sequences, `T` tokens, `H` query heads, `K` key h
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 # At 256 tokens, two threads and four heads of 64: 4 ms forward and back, 13 ms with torch's kernel. Memory grows with the square.
 LONGEST_WRITTEN_OUT = 512
-
-# torch before 2.12 has a flag for what later versions say by the window.
-_CAUSAL: dict[str, Any] = (
-    {"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters else {"window_size": (-1, 0)}
-)
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`(layer, queries [B, H, T, C], keys [B, K, T, C], values [B, K, T, C]) -> [B, H, T, C]`."""
@@ -54,14 +48,24 @@ def document_attention(document_ids: Tensor, document_starts: Tensor | None = No
     return masked(document_mask(document_ids))
 
 
+@cache
+def _varlen() -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    """Return torch's flash attention of many lengths and what makes it causal. Its import takes a second (the compiler)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    # torch before 2.12 has a flag for what later versions say by the window.
+    has_flag = "is_causal" in inspect.signature(varlen_attn).parameters
+    return cast(Callable[..., Tensor], varlen_attn), {"is_causal": True} if has_flag else {"window_size": (-1, 0)}
+
+
 def _flash_attention(starts: Tensor, longest: int, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return causal attention within each sequence of the flattened rows."""
     flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (queries, keys, values)]  # [B T, H or K, C]
     repeats = queries.shape[1] // keys.shape[1]
     if repeats > 1:
         flat[1:] = [tensor.repeat_interleave(repeats, dim=1) for tensor in flat[1:]]
-    attention = cast(Callable[..., Tensor], varlen_attn)
-    mixed = attention(*flat, starts, starts, longest, longest, **_CAUSAL)  # [B T, H, C]
+    attention, causally = _varlen()
+    mixed = attention(*flat, starts, starts, longest, longest, **causally)  # [B T, H, C]
     return mixed.view(queries.shape[0], -1, *mixed.shape[1:]).transpose(1, 2)
 
 
