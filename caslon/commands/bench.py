@@ -102,6 +102,7 @@ def engine(
     from caslon.folders import write_atomic
     from caslon.model.folder import ModelFolder
     from caslon.model.size import parameter_counts
+    from caslon.peers.ceilings import measured_ceilings, read_bytes, shares
     from caslon.peers.compare import Measured, compare
     from caslon.peers.loads import fitting, loads
     from caslon.peers.peer import PEERS, Setting, is_installed, parsed_spec
@@ -115,17 +116,27 @@ def engine(
     context = config.max_position_embeddings
     chosen, too_long = fitting(loads(config.vocab_size, context, answer_tokens=answer_tokens), context)
     programs: list[Measured] = []
+    ceilings = measured_ceilings(dtype, setting.threads) if device == "cpu" else None
     for load, programs in compare(specs, setting, chosen, rounds):  # noqa: B007  the last has everything
         tell(f"measured: {load.name}")
+    if ceilings is not None:
+        ceilings = ceilings.or_more(measured_ceilings(dtype, setting.threads))
     parameters = parameter_counts(config).trained
+    reached = (
+        []
+        if ceilings is None
+        else list(shares(config, read_bytes(config, options, dtype), programs[0].figures, ceilings))
+    )
     record = {
         "model": str(folder),
         "parameters": parameters,
         "threads": setting.threads,
         "device": device,
         "rounds": rounds,
+        "ceilings": None if ceilings is None else {"flops": ceilings.flops, "bytes": ceilings.bytes},
+        "shares_of_ceilings": {load: share for load, share, _ in reached},
     }
     figures = {**record, "programs": [program.to_json() for program in programs], "not_fitting": too_long}
     if output is not None:
         write_atomic(output, json.dumps(figures, indent=2) + "\n")
-    print_json(figures) if as_json else print_comparison(chosen, programs, too_long, parameters)
+    print_json(figures) if as_json else print_comparison(chosen, programs, too_long, parameters, ceilings, reached)

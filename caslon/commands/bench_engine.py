@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING
 from caslon.commands.output import print_table, say
 
 if TYPE_CHECKING:
+    from caslon.peers.ceilings import Ceilings
     from caslon.peers.compare import Measured
     from caslon.peers.loads import Load
 
 
 def print_comparison(
-    loads: "Sequence[Load]", programs: "Sequence[Measured]", too_long: Sequence[str], parameters: int
+    loads: "Sequence[Load]",
+    programs: "Sequence[Measured]",
+    too_long: Sequence[str],
+    parameters: int,
+    ceilings: "Ceilings | None",
+    reached: "Sequence[tuple[str, float, str]]",
 ) -> None:
-    """Print the figures of all programs, ratios to the first one's, and the verdicts."""
-    from caslon.peers.verdicts import verdicts
+    """Print the figures of all programs, ratios to the first one's, shares of the machine's ceilings, and the verdicts."""
+    from caslon.peers.verdicts import ceiling_verdicts, verdicts
     from caslon.report.numbers import readable_bytes
 
     ours, *others = programs
@@ -41,8 +47,12 @@ def print_comparison(
             say(f"{program.program} was not measured: {program.failure}")
     if too_long:
         say(f"longer than the model's context: {', '.join(too_long)}")
+    if ceilings is not None:
+        say(
+            f"ceilings: {ceilings.flops / 1e9:,.0f} GFLOP/s of matrix products, {ceilings.bytes / 1e9:.1f} GB/s from memory"
+        )
     if not ours.failure:
-        found = list(verdicts(programs, parameters))
+        found = [*verdicts(programs, parameters), *ceiling_verdicts(reached)]
         print_table(
             ("claim", "measured", ""),
             [(one.claim, one.measured, "holds" if one.holds else "does not hold") for one in found],

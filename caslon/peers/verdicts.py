@@ -9,6 +9,7 @@ READING_SPEED = 11.0  # tokens/s: about 500 words a minute
 EDGE_SPEED, EDGE_BYTES = 1.0, 8 * 2**30
 OVER_TRANSFORMERS = {"decode, batch 1": 1.3, "64 mixed requests": 2.0, "prefill 512": 0.95, "prefill 2,048": 0.95}
 OVER_LLAMA_CPP = 0.6
+OF_CEILINGS = {"matrix products": 0.85, "memory": 0.80}
 SIZES = {10.8e6: {"float32": 100.0}, 108e6: {"float32": 20.0, "float32, weights int8": 40.0}}  # tokens/s by parameters
 SIZE_TOLERANCE = 0.15  # a shape with so many parameters more or less counts as that size
 ALONE = "decode, batch 1"
@@ -42,6 +43,13 @@ def verdicts(programs: Sequence[Measured], parameters: int) -> Iterator[Verdict]
         small = ours.peak_bytes <= EDGE_BYTES
         measured = f"{alone:.1f}, {ours.peak_bytes / 2**30:.1f} GiB"
         yield Verdict("edge: above 1 token/s within 8 GiB", measured, alone > EDGE_SPEED and small)
+
+
+def ceiling_verdicts(reached: Sequence[tuple[str, float, str]]) -> Iterator[Verdict]:
+    """Yield what was reached of the machine's ceilings."""
+    for load, share, ceiling in reached:
+        floor = OF_CEILINGS[ceiling]
+        yield Verdict(f"{load}: at least {floor:.0%} of the ceiling of {ceiling}", f"{share:.0%}", share >= floor)
 
 
 def _ratios(ours: Measured, others: Mapping[str, Measured]) -> Iterator[Verdict]:
