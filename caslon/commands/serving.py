@@ -126,6 +126,8 @@ def serve(
         serve_simulated(simulation, name or simulate, settings, on_ready=lambda ready: _say_ready(ready, False))
         return
     if not model:
+        if further or adapter or replicas > 1:
+            raise UserError("--model, --adapter and --replicas need a first model", fix="caslon serve MODEL ...")
         from caslon.server.gateway import serve_upstreams
 
         serve_upstreams(settings, on_ready=lambda ready: _say_ready(ready, False))

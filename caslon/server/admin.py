@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from caslon.server.calls import Call
-from caslon.server.errors import Refused, invalid
+from caslon.server.errors import SERVER_ERROR, Refused, invalid
 from caslon.server.keys import Key, KeyStore
 from caslon.server.models import Models
 from caslon.server.service import Answer
@@ -78,7 +78,9 @@ def add_admin(app: FastAPI, models: Models) -> None:
         if not found:
             raise Refused(404, f"no open request has the id '{wanted}'", code="not_found")
         for answer in found:
-            answer.break_off(Refused(503, "the request was ended by who runs the service", code="aborted"))
+            answer.break_off(
+                Refused(503, "the request was ended by who runs the service", code="aborted", kind=SERVER_ERROR)
+            )
         return {"ended": len(found)}
 
     async def admin_keys(_: Request) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Models:
         self._services = {} if local is None else {local.model_name: local}
         self._adapters: dict[str, Service] = {}
         self._shelf = shelf
+        if settings.models and shelf is None:
+            raise UserError("further models need a first one that is served from a folder", where="models")
         self._changing = threading.Lock()
         offers = offers_of(settings.upstream)
         if taken := next((name for name in offers if name in self._services or name in settings.models), None):
