@@ -1,6 +1,7 @@
 """Answers per second through HTTP under load: caslon's server beside llama-server and vLLM, one after the other in each round.
 
     pip install gguf                                  # writes the folder as GGUF for llama-server
+    caslon bench model MODEL --preset slm-qwen3 --dtype bfloat16      # a folder with random weights, where none is at hand
     python benchmarks/serving_http.py MODEL [--llama-server BINARY] [--vllm PYTHON] [--profile serve-256x128-c16-n48]
         [--dtype bfloat16] [--rounds 3] [--idle 1000] [--output FILE]
 

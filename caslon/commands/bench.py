@@ -1,7 +1,7 @@
 """Commands that measure this machine, and make a model to measure with."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -71,11 +71,13 @@ def train(
 def model(
     folder: Annotated[Path, typer.Argument(help="where to write it")],
     seed: Annotated[int, typer.Option(help="same seed, same weights")] = 1,
+    preset: Annotated[str | None, typer.Option(help="another shape, such as slm-qwen3")] = None,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="number format of the weights")] = "float32",
 ) -> None:
-    """Write a small model with random weights (Llama, 4 layers, 256 wide, 8,704 positions) for load tests."""
+    """Write a model with random weights for load tests: a Llama of 4 layers, 256 wide, or a preset; 8,704 positions."""
     from caslon.model.load_test_model import write_load_test_model
 
-    say(str(write_load_test_model(folder, seed)))
+    say(str(write_load_test_model(folder, seed, preset=preset, dtype=dtype)))
 
 
 @app.command()
