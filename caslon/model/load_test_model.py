@@ -1,7 +1,8 @@
 """Makes a small model folder with random weights, for load tests: it computes as a real one does, and its text can be read.
 
 A Llama of 4 layers, 256 wide, or the shape of a preset, with room for the longest load of the contract. Only entries that are
-readable words can be chosen: the output rows of all others are zero, which the best of thousands of random scores is always above.
+readable words can be chosen: the output rows of all others are zero, which the best of thousands of random scores is always
+above.
 """
 
 from pathlib import Path
