@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from caslon.server.calls import Call
-from caslon.server.errors import SERVER_ERROR, Refused, invalid
+from caslon.server.errors import ERROR_DESCRIPTION, SERVER_ERROR, Refused, invalid
 from caslon.server.keys import Key, KeyStore
 from caslon.server.models import Models
 from caslon.server.service import Answer
@@ -48,7 +48,13 @@ def add_admin(app: FastAPI, models: Models) -> None:
         schema = {"content": {"application/json": {"schema": shape.model_json_schema()}}} if shape else None
         extra = {"requestBody": {"required": True, **schema}} if schema else None
         app.add_api_route(
-            path, answer, methods=[method], name=act.__name__, description=act.__doc__, openapi_extra=extra
+            path,
+            answer,
+            methods=[method],
+            name=act.__name__,
+            description=act.__doc__,
+            openapi_extra=extra,
+            responses={"default": ERROR_DESCRIPTION},
         )
 
     async def load_lora_adapter(request: Request) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from caslon.server.chat import create_chat_completion
 from caslon.server.chat_wire import ChatRequest, TemplateRequest, TokenizeRequest
 from caslon.server.completions import create_completion
 from caslon.server.embeddings import EmbeddingRequest, create_embeddings
-from caslon.server.errors import SERVER_ERROR, HookRefusal, Refused, refused_from
+from caslon.server.errors import ERROR_DESCRIPTION, SERVER_ERROR, HookRefusal, Refused, refused_from
 from caslon.server.generate import GenerateRequest, generate
 from caslon.server.guard import BodyLimit, KeyGuard, RequestRecord
 from caslon.server.messages import CountRequest, MessagesRequest, count_message_tokens, create_message
@@ -108,12 +108,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         watch.cancel()
         models.interrupt()
         await to_thread.run_sync(models.close)
-
-
-ERROR_DESCRIPTION: dict[str, Any] = {
-    "description": "what is wrong: a message, a type, a code and the field",
-    "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}},
-}
 
 
 def _add_api(app: FastAPI, models: Models) -> None:

@@ -6,6 +6,11 @@ from caslon.errors import CaslonError, UserError
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
+# How the API's description shows them.
+ERROR_DESCRIPTION: dict[str, Any] = {
+    "description": "what is wrong: a message, a type, a code and the field",
+    "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}},
+}
 
 
 class Refused(Exception):
