@@ -8,6 +8,7 @@ class CaslonError(Exception):
     """Work that failed. `where` is a place (file, line, key, id); `fix` says what to do, `next` is the command to run then."""
 
     exit_code = 1
+    code: str | None = None  # the word for it that clients of the API know
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(what)
@@ -20,6 +21,8 @@ class CaslonError(Exception):
         lines = [self.what]
         if self.where:
             lines.append(f"  at: {self.where}")
+        if self.code:
+            lines.append(f"  code: {self.code}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         if self.next:

@@ -54,27 +54,25 @@ class EmbeddingBatcher:
             self._timer = None
         batch = [one for one in self._waiting if not one.vector.cancelled()]
         self._waiting = []
-        if batch:
-            task = asyncio.get_running_loop().create_task(self._run(batch))
+        for pooling in sorted({one.pooling for one in batch}):  # neither waits for the other's step
+            task = asyncio.get_running_loop().create_task(self._run([one for one in batch if one.pooling == pooling]))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        for pooling in sorted({one.pooling for one in batch}):
-            group = [one for one in batch if one.pooling == pooling]
-            try:
-                vectors = await to_thread.run_sync(self._embed, [one.ids for one in group], pooling)
-            except Exception:  # whoever asked hears of it; the batcher goes on
-                log.exception("a batch of %d embeddings failed", len(group))
-                _fail(group)
-            else:
-                for one, vector in zip(group, vectors, strict=True):
-                    if not one.vector.done():
-                        one.vector.set_result(vector)
+        try:
+            vectors = await to_thread.run_sync(self._embed, [one.ids for one in batch], batch[0].pooling)
+        except Exception:  # whoever asked hears of it; the batcher goes on
+            log.exception("a batch of %d embeddings failed", len(batch))
+            _fail(batch)
+        else:
+            for one, vector in zip(batch, vectors, strict=True):
+                if not one.vector.done():
+                    one.vector.set_result(vector)
 
 
-def _fail(group: list[_Waiting]) -> None:
-    for one in group:
+def _fail(batch: list[_Waiting]) -> None:
+    for one in batch:
         if not one.vector.done():
             failed = Refused(500, "the engine failed on this request", code="internal_error", kind=SERVER_ERROR)
             one.vector.set_exception(failed)

@@ -28,6 +28,16 @@ def tiny_engine(tokenizer: Tokenizer) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def short_engine(tokenizer: Tokenizer) -> Iterator[Engine]:
+    """An engine whose answers cannot be long: a body may ask for the rest of the context."""
+    config = DecoderConfig.from_depth(1, family="qwen3", vocab_size=tokenizer.vocab_size, context=128, hidden_size=16)
+    decoder = Decoder(config)
+    decoder.initialise(0)
+    with Engine(decoder, tokenizer) as engine:
+        yield engine
+
+
 @pytest.fixture
 def engine(tokenizer: Tokenizer) -> SimulatedEngine:
     return SimulatedEngine(tokenizer)

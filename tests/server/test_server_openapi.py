@@ -72,8 +72,8 @@ def run_schemathesis(url: str, folder: Path, examples: int) -> None:
 
 
 @pytest.mark.slow
-def test_bodies_made_from_the_description(tiny_engine: Engine, tmp_path: Path) -> None:
-    with running_server(tiny_engine, "tiny", ServerSettings(page=False, max_queue=64)) as url:
+def test_bodies_made_from_the_description(short_engine: Engine, tmp_path: Path) -> None:
+    with running_server(short_engine, "tiny", ServerSettings(page=False, max_queue=64)) as url:
         run_schemathesis(url, tmp_path, 25)
         assert httpx.get(f"{url}/health/live").status_code == 200
 
