@@ -53,6 +53,11 @@ class RunningAnswers:
         with self._lock:
             self._by_page[page] = answers
 
+    def is_busy(self, page: str) -> bool:
+        """Return whether a page waits for an answer."""
+        with self._lock:
+            return any(not answer.ended for answer in self._by_page.get(page, []))
+
     def stop(self, page: str) -> None:
         """Stop a page's answers, if it waits for any."""
         with self._lock:
@@ -87,17 +92,21 @@ class Playground:
         except (CaslonError, Refused) as error:
             yield side_by_side([view.html() for view in views]), problem_line(refused_from(error).message), *told
 
-    def ask(self, text: str, turns: Turns) -> tuple[str, Turns, str]:
-        """Move the question from its box into the conversation."""
-        if text.strip():
-            turns = [*turns, {"role": "user", "content": text}]
-        return "", turns, conversation(turns)
+    def ask(self, request: gr.Request, text: str, turns: Turns) -> tuple[Any, ...]:
+        """Move the question from its box into the conversation; it waits there while another is being answered."""
+        if not text.strip() or self.running.is_busy(page_of(request)):
+            return text, turns, conversation(turns), *_buttons(awake=False)
+        turns = [*turns, {"role": "user", "content": text}]
+        return "", turns, conversation(turns), *_buttons(awake=False)
 
     def answer(
         self, request: gr.Request, turns: Turns, system: str, thinking: str, *values: Value
     ) -> Iterator[tuple[Turns, str, str, str, str, str]]:
         """Yield the conversation with a growing answer, its picture, facts, the request as code, and the model's prompt."""
         told = ("", "", "")
+        if self.running.is_busy(page_of(request)):
+            yield (gr.skip(),) * 6
+            return
         if not turns or turns[-1]["role"] != "user":
             yield turns, conversation(turns), "", *told
             return
@@ -115,10 +124,23 @@ class Playground:
         except (CaslonError, Refused) as error:
             yield turns, conversation(turns), problem_line(refused_from(error).message), *told
 
-    def retry(self, turns: Turns) -> tuple[Turns, str]:
+    def retry(self, turns: Turns) -> tuple[Any, ...]:
         """Take the last answer back, so that its question is answered again."""
         kept = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
-        return kept, conversation(kept)
+        return kept, conversation(kept), *_buttons(awake=False)
+
+    def edit(self, turns: Turns) -> tuple[str, Turns, str]:
+        """Take the last question back into its box, and its answer away."""
+        places = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
+        if not places:
+            return "", turns, conversation(turns)
+        kept = turns[: places[-1]]
+        return turns[places[-1]]["content"], kept, conversation(kept)
+
+    def delete(self, turns: Turns) -> tuple[Turns, str]:
+        """Take the last question and its answer away."""
+        _, kept, shown = self.edit(turns)
+        return kept, shown
 
     def clear(self, request: gr.Request) -> tuple[Turns, str, str]:
         """Forget the conversation."""
@@ -283,6 +305,8 @@ def _chat_tab(page: Playground) -> None:
                 send = gr.Button("Send", variant="primary", min_width=120)
                 stop = gr.Button("Stop", min_width=80)
                 retry = gr.Button("Retry", min_width=80)
+                edit = gr.Button("Edit", min_width=80)
+                delete = gr.Button("Delete", min_width=80)
                 clear = gr.Button("Clear", min_width=80)
             facts = gr.HTML(padding=False)
             told = _told()
@@ -292,12 +316,20 @@ def _chat_tab(page: Playground) -> None:
             chosen = controls(page.service, min(256, page.service.context // 2))
     inputs = [turns, system, thinking, *chosen]
     outputs = [turns, shown, facts, *told]
-    asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns, shown], queue=False)
-    asked.then(page.answer, inputs, outputs, show_progress="hidden")
-    again = retry.click(page.retry, turns, [turns, shown], queue=False)
-    again.then(page.answer, inputs, outputs, show_progress="hidden")
+    asking = [send, retry, edit, delete]  # asleep while the model answers
+    asked = gr.on([send.click, text.submit], page.ask, [text, turns], [text, turns, shown, *asking], queue=False)
+    again = retry.click(page.retry, turns, [turns, shown, *asking], queue=False)
+    for begun in (asked, again):
+        answered = begun.then(page.answer, inputs, outputs, show_progress="hidden")
+        answered.then(lambda: _buttons(awake=True), None, asking, queue=False)
     stop.click(page.stop, queue=False)
+    edit.click(page.edit, turns, [text, turns, shown], queue=False)
+    delete.click(page.delete, turns, [turns, shown], queue=False)
     clear.click(page.clear, None, [turns, shown, facts], queue=False)
+
+
+def _buttons(*, awake: bool) -> list[gr.Button]:
+    return [gr.Button(interactive=awake)] * 4
 
 
 def _told() -> list[gr.components.Component]:

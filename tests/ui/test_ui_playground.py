@@ -17,6 +17,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
 PATIENCE_MS = 20_000
+TOLD = ("curl", "Python", "Prompt as the model saw it")
+# Whatever could be scrolled sideways.
+SCROLLING = """() => [...document.querySelectorAll("*")].filter(one => one.offsetParent && one.scrollWidth > one.clientWidth
+  && ["auto", "scroll"].includes(getComputedStyle(one).overflowX)).map(one => one.className)"""
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
@@ -126,13 +130,74 @@ def test_chat_stop_retry_clear(page, page_engine: SimulatedEngine) -> None:
     first = page_engine.seen[-1][0]
     page_engine.seconds_per_token = 0.05
     press(page, "Retry")
-    page.get_by_text("The quick").first.wait_for()
+    page.locator(".cursor").wait_for()
     press(page, "Stop")
     facts(page, "stopped")
     assert page_engine.seen[-1][0] == first
     assert page_engine.finished == ["length", "abort"]
     press(page, "Clear")
     page.get_by_text("What is <i>this</i>?").wait_for(state="detached")
+
+
+@needs_browser
+def test_a_question_waits_until_the_last_one_is_answered(page, page_engine: SimulatedEngine) -> None:
+    page_engine.seconds_per_token = 0.02
+    page.get_by_role("tab", name="Chat").click()
+    box = page.get_by_role("textbox", name="Message", exact=True)
+    box.fill("First?")
+    press(page, "Send")
+    page.get_by_text("The quick").first.wait_for()
+    playwright.expect(page.locator("button:visible", has_text="Send")).to_be_disabled()
+    box.fill("Second?")
+    box.press("Enter")
+    facts(page, "reached the limit")
+    assert len(page_engine.seen) == 1
+    assert box.input_value() == "Second?"
+    playwright.expect(page.locator("button:visible", has_text="Send")).to_be_enabled()
+    press(page, "Edit")
+    page.locator(".turn.user").wait_for(state="detached")
+    assert box.input_value() == "First?"
+    press(page, "Send")
+    playwright.expect(page.locator(".turn.user")).to_have_count(1)
+    playwright.expect(page.locator("button:visible", has_text="Delete")).to_be_disabled()
+    playwright.expect(page.locator("button:visible", has_text="Delete")).to_be_enabled()
+    press(page, "Delete")
+    page.locator(".turn").first.wait_for(state="detached")
+    assert page_engine.seen[1][0] == page_engine.seen[0][0]
+
+
+@needs_browser
+def test_answers_side_by_side_and_the_request_as_code(page, page_engine: SimulatedEngine) -> None:
+    page.get_by_label("Prompt").fill("the fox")
+    page.get_by_role("spinbutton", name="Answers side by side").fill("2")
+    page.keyboard.press("Tab")
+    page.get_by_text("More", exact=True).first.click()
+    page.get_by_role("spinbutton", name="Top-k").first.fill("7")
+    page.keyboard.press("Tab")
+    page.get_by_text("This request as code").first.click()
+    press(page, "Generate")
+    facts(page, "reached the limit")
+    assert page.locator(".side-by-side .answer").count() == 2
+    assert [params.top_k for _, params in page_engine.seen] == [7, 7]
+    told = {label: page.locator("label:visible", has_text=label).locator("textarea").input_value() for label in TOLD}
+    assert "/v1/completions" in told["curl"]
+    assert '"top_k": 7' in told["curl"]
+    assert "extra_body=" in told["Python"]
+    assert told["Prompt as the model saw it"] == "the fox"
+    assert page.evaluate(SCROLLING) == []
+
+
+@needs_browser
+def test_the_form_of_the_answer(page, page_engine: SimulatedEngine) -> None:
+    page.get_by_text("Form of the answer").first.click()
+    page.get_by_label("Form", exact=True).first.click()
+    page.get_by_role("option", name="JSON schema").click()
+    page.get_by_label("Schema, expression").first.fill('{"type": ')
+    press(page, "Generate")
+    problem = page.locator(".problem:visible")
+    problem.wait_for()
+    assert "the schema is not JSON" in problem.inner_text()
+    assert page_engine.seen == []
 
 
 @needs_browser
