@@ -103,6 +103,8 @@ def test_too_long_is_refused_with_the_numbers(engine: Engine, engine_with: MakeE
     with pytest.raises(ContextLengthExceeded) as raised:
         engine.submit([40] * (CONTEXT - 5), greedy(6))
     assert (raised.value.prompt_tokens, raised.value.max_tokens, raised.value.limit) == (CONTEXT - 5, 6, CONTEXT)
+    assert "code: context_length_exceeded" in str(raised.value)
+    assert raised.value.exit_code == 2
     with pytest.raises(ContextLengthExceeded):
         engine.score([[40] * (CONTEXT + 1)])
     small = engine_with(kv_memory_gib=gib_for(decoder, 64), max_model_tokens=100)
