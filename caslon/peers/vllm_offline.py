@@ -7,6 +7,9 @@ import os
 from collections.abc import Sequence
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; by itself it asks for more than a small machine has
+os.environ.setdefault(
+    "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
+)  # its processes wait for each other by spinning, on few cores for ever
 
 import vllm
 
@@ -21,6 +24,7 @@ class VllmOffline:
             model=str(setting.folder),
             dtype=setting.dtype,
             enable_prefix_caching=False,
+            distributed_executor_backend="uni",
             enforce_eager=setting.options.get("eager", "yes") == "yes",
             max_num_seqs=int(setting.options.get("most", 32)),
             max_model_len=int(setting.options.get("context", 2304)),
