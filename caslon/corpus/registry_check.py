@@ -225,7 +225,8 @@ def _value_problem(name: str, value: Any, tiers: Collection[str], collectors: Co
         return "is unknown" + (f"; did you mean '{guess}'?" if guess else f"; known fields: {', '.join(FIELDS)}")
     choices = {"tier": tiers, "collector": collectors}.get(name)
     if choices is not None:
-        return "" if value in choices else f"{json.dumps(value)} is not one of {', '.join(sorted(choices))}"
+        is_one = isinstance(value, str) and value in choices  # a list cannot even be looked up
+        return "" if is_one else f"{json.dumps(value)} is not one of {', '.join(sorted(choices))}"
     if name == "licence" and isinstance(value, str) and not value.strip():
         return "is empty; write an SPDX id, or a text that says what is allowed"
     if name == "time_period" and _is_years(value) and value[0] > value[1]:

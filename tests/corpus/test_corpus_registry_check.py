@@ -158,6 +158,13 @@ def test_what_is_no_registry_is_a_user_error(text: str) -> None:
         listing(Path("r.json"), text)
 
 
+def test_a_list_where_a_name_belongs_is_a_finding() -> None:
+    text = '[{"id": "abc", "location": "a", "title": "t", "licence": "CC0", "collector": [], "tier": {}}]'
+    messages = {finding.field: finding.message for finding in check(listing(Path("r.json"), text))}
+    assert messages["collector"].startswith("[] is not one of ")
+    assert messages["tier"].startswith("{} is not one of ")
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FIELDS, "other"]), inner, max_size=6),
