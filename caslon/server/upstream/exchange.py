@@ -106,7 +106,7 @@ class Exchange:
             self._fail(Refused(503, "the answer was broken off by the server", code="aborted", kind=SERVER_ERROR))
         except UpstreamFailure as failure:
             self._fail(failure.refused(self.model))
-        except Exception:
+        except Exception:  # the border of a task: without a last word the caller would wait for ever
             log.exception("an exchange with an upstream failed")
             message = "the server failed to answer; its log has the cause"
             self._fail(Refused(500, message, code="internal_error", kind=SERVER_ERROR))
